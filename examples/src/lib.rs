@@ -1,0 +1,1 @@
+//! Examples of drakkar; see the folders beside this one.
