@@ -45,7 +45,7 @@ pub trait Executor: Send + Sync + 'static {
 pub struct Run {
     /// The assignment on whose behalf it runs.
     pub owner: Epoch,
-    /// The engine's number for this attempt, unique in the process.
+    /// The engine's number for this run, unique among the unfinished runs of its owner.
     pub id: RunId,
     /// What to run.
     pub task: Arc<Task>,
@@ -66,7 +66,7 @@ impl fmt::Debug for Run {
     }
 }
 
-/// The number of one attempt.
+/// The number of a run inside its assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(u64);
 

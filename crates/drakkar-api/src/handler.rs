@@ -162,8 +162,8 @@ pub trait Handler: Send + Sync + 'static {
         format!("{}:{}", message.partition().partition(), message.offset())
     }
 
-    /// Gives a task its place among the waiting ones. Asked once per attempt, never for a
-    /// precomputed task.
+    /// Gives a task its place among the waiting ones. Asked once per task, right after the hook that
+    /// returned it; never for a precomputed task.
     fn task_priority(&self, _task: &Task) -> Priority {
         Priority::default()
     }

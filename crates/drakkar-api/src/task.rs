@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// One piece of work: a program to run, for the messages at `source_offsets`.
@@ -437,13 +437,14 @@ impl std::ops::Deref for TaskFailure {
 /// waiting, running, in a hook, in delivery or between two attempts.
 #[derive(Clone, Debug, Default)]
 pub struct PendingTasks {
-    tasks: Arc<BTreeMap<TaskId, Arc<Task>>>,
+    tasks: Vec<Arc<Task>>,
+    by_id: OnceLock<BTreeMap<TaskId, usize>>,
 }
 
 impl PendingTasks {
-    /// Takes a snapshot; the engine shares one map for as long as nothing changes.
-    pub fn new(tasks: Arc<BTreeMap<TaskId, Arc<Task>>>) -> Self {
-        Self { tasks }
+    /// Takes a snapshot. The index by id is made when it is first asked for.
+    pub fn new(tasks: Vec<Arc<Task>>) -> Self {
+        Self { tasks, by_id: OnceLock::new() }
     }
 
     /// Returns whether a task of this id is pending.
@@ -451,13 +452,17 @@ impl PendingTasks {
         self.get(id).is_some()
     }
 
-    /// Returns the pending task of this id.
+    /// Returns the pending task of this id; of several the one scheduled last.
     pub fn get(&self, id: &str) -> Option<&Arc<Task>> {
-        self.tasks.get(&TaskId::new(id))
+        let index = self.by_id.get_or_init(|| {
+            let tasks = self.tasks.iter().enumerate();
+            tasks.filter_map(|(at, task)| Some((task.id.clone()?, at))).collect()
+        });
+        index.get(&TaskId::new(id)).map(|&at| &self.tasks[at])
     }
 
-    /// Returns the pending tasks, ordered by id.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&TaskId, &Arc<Task>)> {
+    /// Returns the pending tasks in scheduling order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Task>> {
         self.tasks.iter()
     }
 
@@ -483,6 +488,15 @@ mod tests {
         assert_eq!(execution.outcome, TaskOutcome::ExitCode(3));
         assert_eq!(execution.stdout.text(), "x");
         assert!(execution.precomputed && execution.pid.is_none());
+    }
+
+    #[test]
+    fn pending_tasks_are_found_by_id() {
+        let task = |id: &str| Arc::new(Task::for_offset(Offset::new(1)).id(id));
+        let pending = PendingTasks::new(vec![task("a"), task("b"), task("a")]);
+        assert!(pending.contains("b") && !pending.contains("c"));
+        let last = pending.iter().last().expect("three tasks");
+        assert!(Arc::ptr_eq(pending.get("a").expect("pending"), last));
     }
 
     #[test]

@@ -1,0 +1,128 @@
+//! Backpressure over all partitions: closes the flow of messages when too much is in the worker,
+//! and opens it again when enough of it is done.
+//!
+//! A pure state machine with two dimensions, a count and bytes. The count is queued messages plus
+//! unsettled tasks plus messages in their final hooks and deliveries; the bytes are those of
+//! messages, captured outputs and payloads that are held. The flow closes when either reaches its
+//! `pause_at` and opens when both are at or below their `resume_at`.
+
+use drakkar_api::Flow;
+
+/// What is in the worker, or in one partition of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Messages and tasks.
+    pub count: usize,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+/// Two thresholds of one dimension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// At this load the flow closes; at least 1.
+    pub pause_at: usize,
+    /// At or below this load it opens again; below `pause_at`.
+    pub resume_at: usize,
+}
+
+/// The gate of all partitions together.
+#[derive(Debug)]
+pub(crate) struct FlowGate {
+    count: Thresholds,
+    bytes: Thresholds,
+    load: Load,
+    flow: Flow,
+}
+
+impl FlowGate {
+    /// Starts open and empty.
+    pub(crate) fn new(count: Thresholds, bytes: Thresholds) -> Self {
+        Self { count, bytes, load: Load::default(), flow: Flow::Open }
+    }
+
+    /// Replaces what one partition contributed by what it contributes now, and answers the flow if
+    /// that changed it.
+    pub(crate) fn update(&mut self, before: Load, after: Load) -> Option<Flow> {
+        debug_assert!(self.load.count >= before.count && self.load.bytes >= before.bytes);
+        self.load.count = self.load.count.saturating_sub(before.count) + after.count;
+        self.load.bytes = self.load.bytes.saturating_sub(before.bytes) + after.bytes;
+        let next = self.next_flow();
+        (next != self.flow).then(|| {
+            self.flow = next;
+            next
+        })
+    }
+
+    fn next_flow(&self) -> Flow {
+        let over = self.load.count >= self.count.pause_at || self.load.bytes >= self.bytes.pause_at;
+        let under =
+            self.load.count <= self.count.resume_at && self.load.bytes <= self.bytes.resume_at;
+        match self.flow {
+            Flow::Open if over => Flow::Closed,
+            Flow::Closed if under => Flow::Open,
+            unchanged => unchanged,
+        }
+    }
+
+    /// Returns what is in the worker now.
+    pub(crate) fn load(&self) -> Load {
+        self.load
+    }
+
+    /// Returns whether messages flow.
+    pub(crate) fn flow(&self) -> Flow {
+        self.flow
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn gate() -> FlowGate {
+        FlowGate::new(
+            Thresholds { pause_at: 10, resume_at: 4 },
+            Thresholds { pause_at: 1000, resume_at: 500 },
+        )
+    }
+
+    fn load(count: usize, bytes: usize) -> Load {
+        Load { count, bytes }
+    }
+
+    #[test]
+    fn closes_at_the_high_mark_and_opens_at_the_low_one() {
+        let mut gate = gate();
+        assert_eq!(gate.update(load(0, 0), load(9, 0)), None);
+        assert_eq!(gate.update(load(9, 0), load(10, 0)), Some(Flow::Closed));
+        assert_eq!(gate.update(load(10, 0), load(5, 0)), None);
+        assert_eq!(gate.update(load(5, 0), load(4, 0)), Some(Flow::Open));
+    }
+
+    #[test]
+    fn bytes_close_it_too_and_both_must_be_low_to_open() {
+        let mut gate = gate();
+        assert_eq!(gate.update(load(0, 0), load(6, 1000)), Some(Flow::Closed));
+        assert_eq!(gate.update(load(6, 1000), load(6, 0)), None);
+        assert_eq!(gate.update(load(6, 0), load(4, 500)), Some(Flow::Open));
+    }
+
+    // Promise: FT-3
+    proptest! {
+        #[test]
+        fn agrees_with_the_definition(loads in prop::collection::vec((0_usize..20, 0_usize..2000), 1..200)) {
+            let mut gate = gate();
+            let (mut before, mut closed) = (Load::default(), false);
+            for (count, bytes) in loads {
+                let after = load(count, bytes);
+                gate.update(before, after);
+                before = after;
+                closed = if closed { count > 4 || bytes > 500 } else { count >= 10 || bytes >= 1000 };
+                prop_assert_eq!(gate.flow(), if closed { Flow::Closed } else { Flow::Open });
+                prop_assert_eq!(gate.load(), after);
+            }
+        }
+    }
+}

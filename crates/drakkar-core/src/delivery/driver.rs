@@ -1,0 +1,201 @@
+//! Runs a lane: performs what its state machine decides.
+
+use super::lane::{CallReport, Lane, LaneAction, LaneItem, LanePolicy, LaneSettled};
+use crate::erased::AnySink;
+use crate::inbox::Inbox;
+use crate::partition::{Input, ItemEnd, ItemKey};
+use crate::shared::Partitions;
+use drakkar_api::{
+    Clock, Epoch, Event, Instant, Observer, SinkError, SinkErrorKind, SinkId, Verdict,
+};
+use futures_util::FutureExt as _;
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a lane is told.
+pub(crate) enum LaneMail {
+    /// Send these.
+    Items(Vec<LaneItem>),
+    /// An assignment is over.
+    Fence(Epoch),
+    /// A call returned.
+    Finished { items: Vec<LaneItem>, verdicts: Vec<Verdict>, duration: Duration },
+    /// Stop.
+    Close,
+}
+
+/// The way into a lane.
+#[derive(Clone)]
+pub(crate) struct LaneHandle {
+    inbox: Arc<Inbox<LaneMail>>,
+    sink: AnySink,
+    item_bytes_max: Option<usize>,
+}
+
+impl LaneHandle {
+    pub(crate) fn send(&self, mail: LaneMail) {
+        self.inbox.push(mail);
+    }
+
+    pub(crate) fn sink(&self) -> &AnySink {
+        &self.sink
+    }
+
+    /// Returns the most bytes that the sink takes for one item.
+    pub(crate) fn item_bytes_max(&self) -> Option<usize> {
+        self.item_bytes_max
+    }
+}
+
+/// Starts the lane of a connected sink.
+pub(crate) fn spawn_lane(
+    sink: AnySink,
+    policy: LanePolicy,
+    seed: u64,
+    partitions: Arc<Partitions>,
+    observer: Arc<dyn Observer>,
+    clock: Arc<dyn Clock>,
+) -> LaneHandle {
+    let inbox = Arc::new(Inbox::new());
+    let limits = sink.limits();
+    let handle = LaneHandle {
+        inbox: Arc::clone(&inbox),
+        sink: sink.clone(),
+        item_bytes_max: limits.item_bytes_max,
+    };
+    let driver = LaneDriver {
+        lane: Lane::new(limits, policy, seed),
+        attempt_timeout: limits.attempt_timeout,
+        sink,
+        inbox,
+        partitions,
+        observer,
+        clock,
+    };
+    tokio::spawn(driver.run());
+    handle
+}
+
+struct LaneDriver {
+    lane: Lane,
+    attempt_timeout: Duration,
+    sink: AnySink,
+    inbox: Arc<Inbox<LaneMail>>,
+    partitions: Arc<Partitions>,
+    observer: Arc<dyn Observer>,
+    clock: Arc<dyn Clock>,
+}
+
+impl LaneDriver {
+    async fn run(mut self) {
+        let mut mail = VecDeque::new();
+        loop {
+            let now = self.clock.now();
+            for LaneAction::Deliver { items } in self.lane.poll(now) {
+                self.call(items);
+            }
+            self.wait(&mut mail, now).await;
+            for mail in mail.drain(..) {
+                match mail {
+                    LaneMail::Items(items) => self.lane.enqueue(items),
+                    LaneMail::Fence(epoch) => self.lane.fence(epoch),
+                    LaneMail::Finished { items, verdicts, duration } => {
+                        self.on_finished(items, verdicts, duration);
+                    }
+                    LaneMail::Close => return,
+                }
+            }
+        }
+    }
+
+    async fn wait(&self, mail: &mut VecDeque<LaneMail>, now: Instant) {
+        match self.lane.next_due() {
+            None => self.inbox.take(mail).await,
+            Some(due) => {
+                tokio::select! {
+                    // Mail first: a retry can wait, a fence cannot.
+                    biased;
+                    () = self.inbox.take(mail) => {}
+                    () = tokio::time::sleep(due - now) => {}
+                }
+            }
+        }
+    }
+
+    /// Calls the sink in a task of its own. Whatever happens in there, each item has a verdict.
+    fn call(&self, items: Vec<LaneItem>) {
+        let sink = self.sink.clone();
+        let inbox = Arc::clone(&self.inbox);
+        let clock = Arc::clone(&self.clock);
+        let timeout = self.attempt_timeout;
+        tokio::spawn(async move {
+            let started = clock.now();
+            let batch: Vec<_> =
+                items.iter().map(|item| (Arc::clone(&item.payload), item.id.clone())).collect();
+            let attempt = AssertUnwindSafe(sink.deliver(&batch)).catch_unwind();
+            let verdicts = match tokio::time::timeout(timeout, attempt).await {
+                Ok(Ok(verdicts)) => verdicts,
+                Ok(Err(_panic)) => {
+                    let error = SinkError::permanent(SinkErrorKind::Internal, "the sink panicked");
+                    vec![Verdict::Unknown(error); batch.len()]
+                }
+                Err(_elapsed) => {
+                    let message = format!("no answer within {} s", timeout.as_secs_f64());
+                    let error = SinkError::temporary(SinkErrorKind::Timeout, message);
+                    vec![Verdict::Unknown(error); batch.len()]
+                }
+            };
+            drop(batch);
+            let duration = clock.now() - started;
+            inbox.push(LaneMail::Finished { items, verdicts, duration });
+        });
+    }
+
+    fn on_finished(&mut self, items: Vec<LaneItem>, verdicts: Vec<Verdict>, duration: Duration) {
+        let (settled, report) = self.lane.finished(items, verdicts, self.clock.now());
+        self.emit(&report, duration);
+        self.answer(settled);
+    }
+
+    fn emit(&self, report: &CallReport, duration: Duration) {
+        let sink: &SinkId = self.sink.id();
+        if report.confirmed > 0 {
+            let payloads = report.confirmed;
+            self.observer.observe(&Event::Delivered { sink, payloads, duration });
+        }
+        if let Some(error) = &report.first_error {
+            self.observer.observe(&Event::DeliveryFailed {
+                sink,
+                payloads: report.failed,
+                error,
+                attempt: report.attempt,
+            });
+        }
+        if report.retried > 0 {
+            let (payloads, delay) = (report.retried, report.delay);
+            self.observer.observe(&Event::DeliveryRetried { sink, payloads, delay });
+        }
+        for (id, error) in &report.held {
+            self.observer.observe(&Event::DeadLetterFailed {
+                partition: id.source(),
+                offset: id.offset(),
+                error,
+                dropped: false,
+            });
+        }
+    }
+
+    /// Tells each partition once about all of its items.
+    fn answer(&self, settled: Vec<LaneSettled>) {
+        let mut ends: Vec<(ItemKey, ItemEnd)> = Vec::new();
+        let mut settled = settled.into_iter().peekable();
+        while let Some(item) = settled.next() {
+            ends.push((item.key, item.end));
+            if settled.peek().is_none_or(|next| next.epoch != item.epoch) {
+                self.partitions.send(item.epoch, Input::ItemsEnded(std::mem::take(&mut ends)));
+            }
+        }
+    }
+}

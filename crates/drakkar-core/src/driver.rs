@@ -1,0 +1,415 @@
+//! Runs a partition: brings what happened to its state machine and performs what that decides.
+
+use crate::backpressure::Load;
+use crate::delivery::{LaneItem, LaneMail, LetterSource, write_letter};
+use crate::hooks::{run_arrange, run_hook};
+use crate::inbox::Inbox;
+use crate::partition::{
+    Effect, HookCall, Input, ItemKey, Letter, LetterContent, OrderKey, Outgoing, Partition,
+};
+use crate::shared::Shared;
+use drakkar_api::{
+    CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Instant, PartitionId, Payload,
+    Reply, Run, RunId, RunListener, SourceMessage,
+};
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// How long the last commit of a drain whose deadline has passed is waited for.
+pub(crate) const COMMIT_GRACE: Duration = Duration::from_secs(5);
+
+/// The most hooks that share one task of the runtime. Enough to spare a message that costs
+/// microseconds the price of a task of its own, few enough to use all cores.
+const HOOKS_PER_TASK: usize = 16;
+
+/// What a partition's driver is told.
+#[expect(clippy::large_enum_variant, reason = "nearly all mail is the large variant")]
+pub(crate) enum Mail {
+    /// For the state machine.
+    Input(Input),
+    /// Drain until `deadline`; the ticket is dropped when it is done.
+    Drain { deadline: Instant, ticket: Arc<DrainTicket> },
+}
+
+/// Answers when the last partition of a revoke is drained: when the last copy is dropped.
+pub(crate) struct DrainTicket {
+    reply: Mutex<Option<Reply<()>>>,
+}
+
+impl DrainTicket {
+    pub(crate) fn new(reply: Reply<()>) -> Arc<Self> {
+        Arc::new(Self { reply: Mutex::new(Some(reply)) })
+    }
+}
+
+impl Drop for DrainTicket {
+    fn drop(&mut self) {
+        let reply = self.reply.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(reply) = reply {
+            reply.send(());
+        }
+    }
+}
+
+/// Starts the driver of a partition that was just assigned.
+pub(crate) fn spawn_partition(shared: &Arc<Shared>, id: PartitionId, epoch: Epoch) {
+    let inbox = Arc::new(Inbox::new());
+    shared.partitions.insert(epoch, id.clone(), Arc::clone(&inbox));
+    let machine = Partition::new(
+        id.clone(),
+        epoch,
+        Arc::clone(&shared.config),
+        Arc::clone(&shared.router),
+        Arc::clone(&shared.observer),
+        shared.hooks(),
+    );
+    let driver = Driver {
+        listener: Arc::new(Listener { inbox: Arc::clone(&inbox) }),
+        shared: Arc::clone(shared),
+        id,
+        epoch,
+        machine,
+        inbox,
+        mail: VecDeque::new(),
+        hooks: JoinSet::new(),
+        hook_calls: Vec::new(),
+        outgoing: shared.lanes.iter().map(|_| Vec::new()).collect(),
+        load: Load::default(),
+        depth: (0, 0),
+        drain: None,
+        tickets: Vec::new(),
+    };
+    shared.runtime.spawn(driver.run());
+}
+
+struct Driver {
+    shared: Arc<Shared>,
+    id: PartitionId,
+    epoch: Epoch,
+    machine: Partition,
+    inbox: Arc<Inbox<Mail>>,
+    /// What was taken out of the inbox and is not handled yet.
+    mail: VecDeque<Mail>,
+    listener: Arc<dyn RunListener>,
+    hooks: JoinSet<()>,
+    /// Hook calls of this turn, before they are spread over tasks.
+    hook_calls: Vec<HookCall>,
+    /// Payloads of this turn, by lane.
+    outgoing: Vec<Vec<LaneItem>>,
+    /// What this partition last contributed to the load.
+    load: Load,
+    /// What was last reported as its depth.
+    depth: (usize, usize),
+    drain: Option<DrainClock>,
+    tickets: Vec<Arc<DrainTicket>>,
+}
+
+/// The deadlines of a drain.
+struct DrainClock {
+    started: Instant,
+    /// When it expires; after that, when the commit is waited for no longer.
+    due: Instant,
+    expired: bool,
+}
+
+/// How an assignment ended.
+enum End {
+    Drained { clean: bool, given_back: usize },
+    Lost,
+}
+
+impl Driver {
+    async fn run(mut self) {
+        let end = AssertUnwindSafe(self.turn_until_over()).catch_unwind().await;
+        match &end {
+            Ok(End::Drained { clean, given_back }) => {
+                let now = self.shared.clock.now();
+                let duration = self.drain.as_ref().map_or(Duration::ZERO, |d| now - d.started);
+                self.shared.observer.observe(&Event::Revoked {
+                    partition: &self.id,
+                    clean: *clean,
+                    given_back: *given_back,
+                    duration,
+                });
+            }
+            Ok(End::Lost) => {
+                self.shared.observer.observe(&Event::Lost { partition: &self.id });
+            }
+            Err(panic) => {
+                // A broken invariant: this partition stops and commits nothing more; the others go on.
+                let text = crate::erased::panic_text(panic.as_ref());
+                let reason = format!("a broken invariant of the engine: {text}");
+                let partition = &self.id;
+                self.shared
+                    .observer
+                    .observe(&Event::PartitionFailed { partition, reason: &reason });
+                self.fence();
+            }
+        }
+        self.shared.partitions.remove(self.epoch);
+        self.forget_load();
+        // Only now may the source end the assignment.
+        self.tickets.clear();
+    }
+
+    /// Takes this partition out of the load, with the messages that nobody will handle any more.
+    fn forget_load(&mut self) {
+        let mut load = self.load;
+        self.mail.extend(self.inbox.take_now());
+        for mail in self.mail.drain(..) {
+            if let Mail::Input(Input::Messages(messages)) = mail {
+                let arrived = arrived_load(&messages);
+                load.count += arrived.count;
+                load.bytes += arrived.bytes;
+            }
+        }
+        self.shared.change_load(load, Load::default());
+    }
+
+    async fn turn_until_over(&mut self) -> End {
+        let effects = self.machine.start();
+        if let Some(end) = self.perform(effects) {
+            return end;
+        }
+        loop {
+            let mut mail = std::mem::take(&mut self.mail);
+            self.wait(&mut mail).await;
+            self.mail = mail;
+            let now = self.shared.clock.now();
+            if let Some(end) = self.keep_time(now) {
+                return end;
+            }
+            while let Some(mail) = self.mail.pop_front() {
+                if let Some(end) = self.on_mail(mail, now) {
+                    return end;
+                }
+            }
+            self.flush();
+        }
+    }
+
+    async fn wait(&self, mail: &mut VecDeque<Mail>) {
+        let drain_due = self.drain.as_ref().map(|drain| drain.due);
+        let Some(due) = [self.machine.next_due(), drain_due].into_iter().flatten().min() else {
+            return self.inbox.take(mail).await;
+        };
+        tokio::select! {
+            // Mail first: what has happened is more than what is merely due.
+            biased;
+            () = self.inbox.take(mail) => {}
+            () = tokio::time::sleep(due - self.shared.clock.now()) => {}
+        }
+    }
+
+    /// Tells the machine what time alone has made due.
+    fn keep_time(&mut self, now: Instant) -> Option<End> {
+        if self.machine.next_due().is_some_and(|due| due <= now) {
+            let effects = self.machine.handle(Input::Tick, now);
+            if let Some(end) = self.perform(effects) {
+                return Some(end);
+            }
+        }
+        let drain = self.drain.as_mut().filter(|drain| drain.due <= now)?;
+        if drain.expired {
+            return Some(End::Drained { clean: false, given_back: 0 });
+        }
+        drain.expired = true;
+        drain.due = now + COMMIT_GRACE;
+        let effects = self.machine.handle(Input::DrainExpired, now);
+        self.perform(effects)
+    }
+
+    fn on_mail(&mut self, mail: Mail, now: Instant) -> Option<End> {
+        let input = match mail {
+            Mail::Input(input) => input,
+            Mail::Drain { deadline, ticket } => {
+                self.tickets.push(ticket);
+                let started = self.drain.as_ref().map_or(now, |drain| drain.started);
+                let expired = self.drain.as_ref().is_some_and(|drain| drain.expired);
+                if !expired {
+                    self.drain = Some(DrainClock { started, due: deadline, expired });
+                }
+                Input::Drain
+            }
+        };
+        let arrived = match &input {
+            Input::Messages(messages) => arrived_load(messages),
+            _ => Load::default(),
+        };
+        let lost = matches!(input, Input::Lost);
+        let effects = self.machine.handle(input, now);
+        let end = self.perform(effects).map(|end| if lost { End::Lost } else { end });
+        let before =
+            Load { count: self.load.count + arrived.count, bytes: self.load.bytes + arrived.bytes };
+        self.load = self.machine.load();
+        self.shared.change_load(before, self.load);
+        end
+    }
+
+    /// Performs effects in order. Hook calls and payloads are gathered until the end of the turn.
+    fn perform(&mut self, effects: Vec<Effect>) -> Option<End> {
+        for effect in effects {
+            match effect {
+                Effect::Request(credit) => self.shared.source.request(self.epoch, credit),
+                Effect::Arrange(call) => {
+                    let shared = Arc::clone(&self.shared);
+                    let (id, inbox) = (self.id.clone(), Arc::clone(&self.inbox));
+                    self.hooks.spawn_on(
+                        async move {
+                            inbox.push(Mail::Input(run_arrange(shared, id, call).await));
+                        },
+                        &self.shared.runtime,
+                    );
+                }
+                Effect::Submit(run) => self.shared.executor.submit(Run {
+                    owner: self.epoch,
+                    id: run.id,
+                    task: run.task,
+                    priority: run.priority,
+                    listener: Arc::clone(&self.listener),
+                }),
+                Effect::Withdraw(runs) => {
+                    self.shared.executor.cancel(self.epoch, CancelScope::Waiting(runs));
+                }
+                Effect::Fence => self.fence(),
+                Effect::Hook(call) => self.hook_calls.push(call),
+                Effect::Deliver { lane, items } => self.gather(lane, items),
+                Effect::DeadLetter { key, letter } => self.send_letter(key, &letter),
+                Effect::Settle(offset, settlement) => {
+                    self.shared.source.settle(self.epoch, offset, settlement);
+                }
+                Effect::Commit(offset) => self.shared.source.commit(CommitRequest {
+                    epoch: self.epoch,
+                    partition: self.id.clone(),
+                    offset,
+                    metadata: String::new(),
+                }),
+                Effect::Over { clean, given_back } => {
+                    return Some(End::Drained { clean, given_back });
+                }
+            }
+        }
+        None
+    }
+
+    fn gather(&mut self, lane: usize, items: Vec<Outgoing>) {
+        let sink = self.shared.lanes[lane].sink();
+        self.outgoing[lane].extend(items.into_iter().map(|item| LaneItem {
+            epoch: self.epoch,
+            key: item.key,
+            order: item.order,
+            bytes: item.payload.size_bytes(),
+            repeat_is_harmless: sink.repeat_is_harmless(&item.payload),
+            id: item.id,
+            payload: item.payload,
+            attempts: 0,
+        }));
+    }
+
+    fn send_letter(&self, key: u64, letter: &Letter) {
+        let lane = &self.shared.dead_letters;
+        let from = LetterSource {
+            worker: self.shared.context.worker_id(),
+            failed_at: self.shared.clock.wall(),
+            record_bytes_max: lane.item_bytes_max(),
+        };
+        let payload = Payload::from(write_letter(letter, from));
+        let offset = letter.source.offset;
+        let id = match &letter.content {
+            LetterContent::Payload { id, .. } => id.clone(),
+            LetterContent::Message => {
+                DeliveryId::new(self.id.clone(), offset, DeliveryId::MESSAGE_HOOK, u32::MAX)
+            }
+        };
+        lane.send(LaneMail::Items(vec![LaneItem {
+            epoch: self.epoch,
+            key: ItemKey::Letter(key),
+            order: OrderKey::Message(offset),
+            id,
+            bytes: payload.size_bytes(),
+            // A dead letter that is there twice is worse than none only in looks.
+            repeat_is_harmless: true,
+            payload: Arc::new(payload),
+            attempts: 0,
+        }]));
+    }
+
+    /// Ends a turn: hands hooks to the runtime and payloads to the lanes, and reports depths.
+    fn flush(&mut self) {
+        while let Some(finished) = self.hooks.try_join_next() {
+            debug_assert!(finished.is_ok(), "hooks catch their panics");
+        }
+        while !self.hook_calls.is_empty() {
+            let rest = self.hook_calls.split_off(self.hook_calls.len().min(HOOKS_PER_TASK));
+            let calls = std::mem::replace(&mut self.hook_calls, rest);
+            self.spawn_hooks(calls);
+        }
+        for (lane, items) in self.shared.lanes.iter().zip(&mut self.outgoing) {
+            if !items.is_empty() {
+                lane.send(LaneMail::Items(std::mem::take(items)));
+            }
+        }
+        self.shared.learn_hooks(self.machine.hooks());
+        let depth = (self.machine.queued(), self.machine.unfinished());
+        if depth != self.depth {
+            self.depth = depth;
+            self.shared.observer.observe(&Event::Depth {
+                partition: &self.id,
+                queued: depth.0,
+                uncommitted: depth.1,
+            });
+        }
+    }
+
+    /// Runs a few hooks in one task of the runtime, at the same time; each answers as it ends.
+    fn spawn_hooks(&mut self, calls: Vec<HookCall>) {
+        let shared = Arc::clone(&self.shared);
+        let (id, inbox) = (self.id.clone(), Arc::clone(&self.inbox));
+        self.hooks.spawn_on(
+            async move {
+                join_all(calls.into_iter().map(|call| {
+                    let hook = run_hook(Arc::clone(&shared), id.clone(), call);
+                    hook.map(|answer| inbox.push(Mail::Input(Input::HookAnswered(answer))))
+                }))
+                .await;
+            },
+            &self.shared.runtime,
+        );
+    }
+
+    /// Kills all runs of this assignment and takes its payloads out of the lanes.
+    fn fence(&mut self) {
+        self.hooks.abort_all();
+        self.hook_calls.clear();
+        self.outgoing.iter_mut().for_each(Vec::clear);
+        self.shared.executor.cancel(self.epoch, CancelScope::All);
+        for lane in self.shared.lanes.iter().chain([&self.shared.dead_letters]) {
+            lane.send(LaneMail::Fence(self.epoch));
+        }
+    }
+}
+
+/// Returns what messages contribute to the load while they are in the mail.
+pub(crate) fn arrived_load(messages: &[SourceMessage]) -> Load {
+    Load { count: messages.len(), bytes: messages.iter().map(SourceMessage::size_bytes).sum() }
+}
+
+/// Brings what the executor tells to the partition.
+struct Listener {
+    inbox: Arc<Inbox<Mail>>,
+}
+
+impl RunListener for Listener {
+    fn started(&self, task: RunId, slot: usize, queue_wait: Duration) {
+        self.inbox.push(Mail::Input(Input::TaskStarted { task, slot, queue_wait }));
+    }
+
+    fn finished(&self, task: RunId, execution: Execution) {
+        self.inbox.push(Mail::Input(Input::TaskFinished { task, execution }));
+    }
+}

@@ -1,0 +1,412 @@
+//! The engine: connects the parts, runs partitions as they come and go, and ends in order.
+//!
+//! Order of start: sinks and dead letters connect, all at the same time; `on_ready`; then, when the
+//! caller says so, the source. Order of the end: no message is polled any more; all partitions drain
+//! in parallel under one deadline; the source leaves; lanes and sinks close; the executor closes.
+
+use crate::backpressure::Load;
+use crate::clock::TokioClock;
+use crate::config::{EngineConfig, SendFailurePolicy};
+use crate::delivery::{LaneMail, LanePolicy, Router, spawn_lane};
+use crate::driver::{COMMIT_GRACE, DrainTicket, Mail, arrived_load, spawn_partition};
+use crate::erased::AnySink;
+use crate::error::{EngineError, EngineErrorKind};
+use crate::hooks::run_worker_hook;
+use crate::partition::Input;
+use crate::shared::{Partitions, Shared, SharedParts};
+use drakkar_api::{
+    Assignment, Clients, Clock, CommitOffset, Context, ContextScope, Epoch, Event, Executor,
+    Handler, Hook, Instant, Observer, Reply, ReplyReceiver, SinkId, Source, SourceError,
+    SourceEvents, SourceMessage, WorkerInfo,
+};
+use futures_util::future::join_all;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long one sink may take to close.
+const SINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the source may take to leave, once everything is drained.
+const SOURCE_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What an engine is made of.
+pub struct EngineParts<H> {
+    /// The user's code.
+    pub handler: Arc<H>,
+    /// Where messages come from.
+    pub source: Arc<dyn Source>,
+    /// What runs tasks.
+    pub executor: Arc<dyn Executor>,
+    /// Where outputs go; at least one.
+    pub sinks: Vec<AnySink>,
+    /// Where dead letters go: a sink that takes [`KafkaRecord`](drakkar_api::KafkaRecord).
+    pub dead_letters: AnySink,
+    /// Who watches.
+    pub observer: Arc<dyn Observer>,
+    /// Who we are.
+    pub worker: WorkerInfo,
+    /// What hooks may use.
+    pub clients: Clients,
+    /// The settings.
+    pub config: EngineConfig,
+}
+
+impl<H> std::fmt::Debug for EngineParts<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineParts")
+            .field("sinks", &self.sinks)
+            .field("worker", &self.worker)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An engine whose sinks are connected. [`run`](Engine::run) starts the source.
+pub struct Engine {
+    shared: Arc<Shared>,
+    polled: Arc<Mutex<Option<Instant>>>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Connects all sinks and the dead letters at the same time, then calls `on_ready`.
+    ///
+    /// # Errors
+    ///
+    /// The first failure in the order of `sinks`; what did connect is closed again. Must be called
+    /// inside a runtime.
+    pub async fn connect<H: Handler>(parts: EngineParts<H>) -> Result<Self, EngineError> {
+        Self::connect_with_clock(parts, Arc::new(TokioClock::new())).await
+    }
+
+    /// The same with a clock of the caller's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn connect_with_clock<H: Handler>(
+        parts: EngineParts<H>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, EngineError> {
+        let EngineParts {
+            handler,
+            source,
+            executor,
+            sinks,
+            dead_letters,
+            observer,
+            worker,
+            clients,
+            config,
+        } = parts;
+        check_sinks(&sinks)?;
+        connect_all(&sinks, &dead_letters).await?;
+        let config = Arc::new(config);
+        let partitions = Arc::new(Partitions::default());
+        let delivery = LanePolicy {
+            retries_max: config.delivery_retries_max,
+            backoff: config.delivery_backoff,
+            hold: false,
+        };
+        let lane = |sink: &AnySink, policy, seed| {
+            let (partitions, observer) = (Arc::clone(&partitions), Arc::clone(&observer));
+            spawn_lane(sink.clone(), policy, seed, partitions, observer, Arc::clone(&clock))
+        };
+        let lanes = sinks.iter().zip(config.seed..).map(|(sink, seed)| lane(sink, delivery, seed));
+        let lanes = lanes.collect();
+        let letters =
+            LanePolicy { hold: config.on_send_failure == SendFailurePolicy::Hold, ..delivery };
+        let dead_letters = lane(&dead_letters, letters, !config.seed);
+        let router = Router::new(sinks.iter().map(|sink| sink.id().clone()).collect());
+        let context = Context::new(Arc::new(worker), Arc::new(clients), ContextScope::default());
+        let shared = Arc::new(Shared::new(SharedParts {
+            handler,
+            source,
+            executor,
+            observer,
+            clock,
+            config,
+            context,
+            router: Arc::new(router),
+            lanes,
+            dead_letters,
+            partitions,
+        }));
+        let engine = Self { shared, polled: Arc::default() };
+        let ready = Arc::clone(&engine.shared.handler).on_ready(engine.shared.context.clone());
+        if let Err(failure) = run_worker_hook(&engine.shared, Hook::OnReady, ready).await {
+            engine.close_parts().await;
+            return Err(EngineError::new(EngineErrorKind::OnReady(failure.error)));
+        }
+        Ok(engine)
+    }
+
+    /// Returns a view for health checks.
+    pub fn status(&self) -> EngineStatus {
+        EngineStatus { shared: Arc::clone(&self.shared), polled: Arc::clone(&self.polled) }
+    }
+
+    /// Runs until `shutdown` is ready, then drains and closes everything.
+    ///
+    /// # Errors
+    ///
+    /// When the source cannot start, or ends by itself; everything is closed then too.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), EngineError> {
+        let (ended, mut on_ended) = Reply::channel();
+        let events = Arc::new(Events {
+            shared: Arc::clone(&self.shared),
+            polled: Arc::clone(&self.polled),
+            ended: Mutex::new(Some(ended)),
+        });
+        if let Err(error) = self.shared.source.start(events).await {
+            self.close_parts().await;
+            return Err(EngineError::new(EngineErrorKind::Source(error)));
+        }
+        let ended = tokio::select! {
+            // An end of the source first: there is nothing left to shut down then.
+            biased;
+            ended = &mut on_ended => Some(ended),
+            () = shutdown => None,
+        };
+        let result = match ended {
+            Some(ended) => {
+                self.lose_all().await;
+                ended.unwrap_or(Ok(()))
+            }
+            None => self.drain_and_leave(on_ended).await,
+        };
+        self.close_parts().await;
+        result.map_err(|error| EngineError::new(EngineErrorKind::Source(error)))
+    }
+
+    async fn drain_and_leave(
+        &self,
+        on_ended: ReplyReceiver<Result<(), SourceError>>,
+    ) -> Result<(), SourceError> {
+        self.shared.begin_closing();
+        let (reply, drained) = Reply::channel();
+        drain(&self.shared, &self.shared.partitions.epochs(), reply);
+        let limit = self.shared.config.drain_timeout + 2 * COMMIT_GRACE;
+        if tokio::time::timeout(limit, drained).await.is_err() {
+            tracing::error!(category = "lifecycle", "drain_timeout");
+        }
+        self.shared.source.close();
+        match tokio::time::timeout(SOURCE_CLOSE_TIMEOUT, on_ended).await {
+            Ok(ended) => ended.unwrap_or(Ok(())),
+            Err(_elapsed) => {
+                tracing::error!(category = "lifecycle", "source_close_timeout");
+                Ok(())
+            }
+        }
+    }
+
+    /// The source has ended by itself: nothing can be committed any more.
+    async fn lose_all(&self) {
+        for epoch in self.shared.partitions.epochs() {
+            self.shared.partitions.send(epoch, Input::Lost);
+        }
+        self.shared.partitions.emptied().await;
+    }
+
+    async fn close_parts(&self) {
+        let lanes: Vec<_> = self.shared.lanes.iter().chain([&self.shared.dead_letters]).collect();
+        for lane in &lanes {
+            lane.send(LaneMail::Close);
+        }
+        self.shared.executor.close().await;
+        join_all(lanes.iter().map(|lane| close_sink(lane.sink()))).await;
+    }
+}
+
+/// What health checks want to know of an engine. Reading it locks nothing for long.
+#[derive(Clone)]
+pub struct EngineStatus {
+    shared: Arc<Shared>,
+    polled: Arc<Mutex<Option<Instant>>>,
+}
+
+impl std::fmt::Debug for EngineStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineStatus").finish_non_exhaustive()
+    }
+}
+
+impl EngineStatus {
+    /// Returns how long ago the source's loop went round; `None` before the first time.
+    pub fn since_polled(&self) -> Option<Duration> {
+        let polled = *self.polled.lock().unwrap_or_else(PoisonError::into_inner);
+        polled.map(|polled| self.shared.clock.now() - polled)
+    }
+
+    /// Returns whether the engine is draining for good.
+    pub fn is_closing(&self) -> bool {
+        self.shared.is_closing()
+    }
+
+    /// Returns how many partitions are ours.
+    pub fn assigned(&self) -> usize {
+        self.shared.partitions.len()
+    }
+
+    /// Returns the load that backpressure sees.
+    pub fn load(&self) -> Load {
+        self.shared.load()
+    }
+
+    /// Returns whether the flow is closed by backpressure.
+    pub fn is_backpressured(&self) -> bool {
+        self.shared.is_backpressured()
+    }
+
+    /// Returns the sinks, in order.
+    pub fn sinks(&self) -> Vec<SinkId> {
+        self.shared.lanes.iter().map(|lane| lane.sink().id().clone()).collect()
+    }
+}
+
+fn check_sinks(sinks: &[AnySink]) -> Result<(), EngineError> {
+    if sinks.is_empty() {
+        return Err(EngineError::new(EngineErrorKind::NoSinks));
+    }
+    for (index, sink) in sinks.iter().enumerate() {
+        if sinks[..index].iter().any(|other| other.id() == sink.id()) {
+            let kind = EngineErrorKind::DuplicateSink(sink.id().clone());
+            return Err(EngineError::new(kind));
+        }
+    }
+    Ok(())
+}
+
+async fn connect_all(sinks: &[AnySink], dead_letters: &AnySink) -> Result<(), EngineError> {
+    let all: Vec<_> = sinks.iter().chain([dead_letters]).collect();
+    let results = join_all(all.iter().map(|sink| sink.connect())).await;
+    let connected = all.iter().zip(&results).filter(|(_, result)| result.is_ok());
+    let connected: Vec<_> = connected.map(|(sink, _)| *sink).collect();
+    let failed = all.iter().zip(&results).find_map(|(sink, result)| {
+        let error = result.as_ref().err()?.clone();
+        Some(EngineErrorKind::Connect { sink: sink.id().clone(), error })
+    });
+    match failed {
+        None => Ok(()),
+        Some(kind) => {
+            join_all(connected.into_iter().map(close_sink)).await;
+            Err(EngineError::new(kind))
+        }
+    }
+}
+
+async fn close_sink(sink: &AnySink) {
+    if tokio::time::timeout(SINK_CLOSE_TIMEOUT, sink.close()).await.is_err() {
+        tracing::warn!(category = "sink", sink = %sink.id(), "sink_close_timeout");
+    }
+}
+
+/// Tells partitions to drain; `reply` is answered when the last of them is done.
+fn drain(shared: &Shared, epochs: &[Epoch], reply: Reply<()>) {
+    let ticket = DrainTicket::new(reply);
+    let deadline = shared.clock.now() + shared.config.drain_timeout;
+    for &epoch in epochs {
+        let ticket = Arc::clone(&ticket);
+        shared.partitions.mail(epoch, Mail::Drain { deadline, ticket });
+    }
+}
+
+/// Hears the source. Every method returns at once.
+struct Events {
+    shared: Arc<Shared>,
+    polled: Arc<Mutex<Option<Instant>>>,
+    ended: Mutex<Option<Reply<Result<(), SourceError>>>>,
+}
+
+impl Events {
+    fn rebalance(&self, kind: &'static str, partitions: usize, assigned: usize) {
+        self.shared.observer.observe(&Event::Rebalance { kind, partitions, assigned });
+    }
+
+    fn spawn_revoke_hook(&self, epochs: &[Epoch]) {
+        let ids = self.shared.partitions.ids(epochs);
+        if ids.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        self.shared.runtime.spawn(async move {
+            let future = Arc::clone(&shared.handler).on_revoke(ids, shared.context.clone());
+            // A failure is reported where it is caught; a rebalance goes on regardless.
+            drop(run_worker_hook(&shared, Hook::OnRevoke, future).await);
+        });
+    }
+}
+
+impl SourceEvents for Events {
+    fn assigned(&self, assignments: Vec<Assignment>) {
+        let ids: Vec<_> = assignments.iter().map(|a| a.partition.clone()).collect();
+        let assigned = self.shared.partitions.len() + assignments.len();
+        self.rebalance("assign", assignments.len(), assigned);
+        if self.shared.is_closing() {
+            return;
+        }
+        for Assignment { partition, epoch } in assignments {
+            self.shared.observer.observe(&Event::Assigned { partition: &partition });
+            spawn_partition(&self.shared, partition, epoch);
+        }
+        if ids.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        self.shared.runtime.spawn(async move {
+            let future = Arc::clone(&shared.handler).on_assign(ids, shared.context.clone());
+            // A failure is reported where it is caught; the partitions are ours regardless.
+            drop(run_worker_hook(&shared, Hook::OnAssign, future).await);
+        });
+    }
+
+    fn revoked(&self, epochs: Vec<Epoch>, drained: Reply<()>) {
+        let assigned = self.shared.partitions.len().saturating_sub(epochs.len());
+        self.rebalance("revoke", epochs.len(), assigned);
+        self.spawn_revoke_hook(&epochs);
+        drain(&self.shared, &epochs, drained);
+    }
+
+    fn lost(&self, epochs: Vec<Epoch>) {
+        let assigned = self.shared.partitions.len().saturating_sub(epochs.len());
+        self.rebalance("lost", epochs.len(), assigned);
+        self.spawn_revoke_hook(&epochs);
+        for epoch in epochs {
+            self.shared.partitions.send(epoch, Input::Lost);
+        }
+    }
+
+    fn messages(&self, epoch: Epoch, messages: Vec<SourceMessage>) {
+        let arrived = arrived_load(&messages);
+        self.shared.change_load(Load::default(), arrived);
+        if !self.shared.partitions.send(epoch, Input::Messages(messages)) {
+            self.shared.change_load(arrived, Load::default());
+        }
+    }
+
+    fn committed(&self, epoch: Epoch, result: Result<CommitOffset, SourceError>) {
+        self.shared.partitions.send(epoch, Input::Committed(result));
+    }
+
+    fn polled(&self) {
+        let now = self.shared.clock.now();
+        *self.polled.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    fn trouble(&self, error: SourceError) {
+        self.shared.observer.observe(&Event::SourceTrouble { error: &error });
+    }
+
+    fn ended(&self, result: Result<(), SourceError>) {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(ended) = ended {
+            ended.send(result);
+        }
+    }
+}

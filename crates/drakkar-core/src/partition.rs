@@ -1,0 +1,302 @@
+//! All decisions about one assigned partition, in pure code.
+//!
+//! [`Partition::handle`] takes what happened and answers what to do. It reads no clock, starts
+//! nothing and calls no user code: parsing, hooks, processes, deliveries and commits are effects
+//! that the driver performs and whose results come back as inputs. So the same code runs in
+//! production, in property tests and in a simulation.
+//!
+//! The life of a message: queued -> in a window that is arranged -> working (tasks) -> completing
+//! (`on_message_complete` and its outputs) -> dead-lettering, if it must be -> held, until its
+//! window is done (only if there is a window hook) -> finished. Only `Partition::finish_message`
+//! finishes an offset, and only a settled message gets there (promise DL-1).
+//!
+//! Limits: messages waiting for a window (count and bytes, by credit), open windows, tasks of a
+//! window, length of a chain of replacements, distance between the oldest unfinished offset and
+//! the newest one.
+//!
+//! It refuses to know what a message is made of, what a sink does, and what time it is.
+
+mod arrange;
+mod drain;
+mod effect;
+mod message;
+mod output;
+mod task;
+#[cfg(test)]
+mod tests;
+mod window;
+
+pub(crate) use effect::{
+    ArrangeCall, Effect, HookAnswer, HookCall, HookFailure, Input, ItemEnd, ItemKey, Letter,
+    LetterContent, OrderKey, Outgoing,
+};
+
+use crate::backpressure::Load;
+use crate::commit::CommitSchedule;
+use crate::config::EngineConfig;
+use crate::delivery::Router;
+use crate::retry::Jitter;
+use crate::watermark::Watermark;
+use drain::Drain;
+use drakkar_api::{
+    Credit, Epoch, Event, Instant, Observer, Offset, PartitionId, SourceMessage, WindowId,
+};
+use message::MessageState;
+use output::{Group, LetterState, OutputSet};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use task::{TaskKey, TaskState};
+use window::WindowState;
+
+/// The state of one assigned partition.
+pub(crate) struct Partition {
+    id: PartitionId,
+    epoch: Epoch,
+    config: Arc<EngineConfig>,
+    router: Arc<Router>,
+    observer: Arc<dyn Observer>,
+    now: Instant,
+    effects: Vec<Effect>,
+
+    /// Messages that wait for a window, and their bytes.
+    queue: VecDeque<SourceMessage>,
+    queued_bytes: usize,
+    /// What the source may still hand over. Bytes may be negative: one message may exceed them.
+    credit_messages: usize,
+    credit_bytes: i64,
+
+    watermark: Watermark,
+    commit: CommitSchedule,
+    jitter: Jitter,
+
+    windows: BTreeMap<WindowId, WindowState>,
+    windows_formed: u64,
+    /// The window whose `arrange` runs or waits for its next attempt.
+    arranging: Option<WindowId>,
+    messages: BTreeMap<Offset, MessageState>,
+    /// The newest message whose work has begun, finished or not: it cannot be taken back.
+    newest_started: Option<Offset>,
+    tasks: BTreeMap<TaskKey, TaskState>,
+    tasks_made: u64,
+    sets: BTreeMap<u64, OutputSet>,
+    groups: BTreeMap<u64, Group>,
+    letters: BTreeMap<u64, LetterState>,
+    keys_drawn: u64,
+    timers: BTreeMap<(Instant, u64), Timer>,
+
+    /// Messages that are neither queued nor wait for tasks: arranging, completing, dead-lettering.
+    busy_messages: usize,
+    /// Bytes of registered messages, captured outputs and undelivered payloads.
+    held_bytes: usize,
+    hooks: HookPresence,
+    drain: Drain,
+}
+
+/// Which optional hooks the handler has, as far as known. A hook counts as present until its
+/// default body answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HookPresence {
+    pub(crate) task_missing: bool,
+    pub(crate) message_missing: bool,
+    pub(crate) window_missing: bool,
+}
+
+/// What a passing of time makes due.
+#[derive(Clone, Copy, Debug)]
+enum Timer {
+    Arrange(WindowId),
+    Attempt(TaskKey),
+}
+
+impl Partition {
+    pub(crate) fn new(
+        id: PartitionId,
+        epoch: Epoch,
+        config: Arc<EngineConfig>,
+        router: Arc<Router>,
+        observer: Arc<dyn Observer>,
+        hooks: HookPresence,
+    ) -> Self {
+        let seed = config.seed ^ epoch.get();
+        Self {
+            id,
+            epoch,
+            commit: CommitSchedule::new(config.commit),
+            config,
+            router,
+            observer,
+            now: Instant::ORIGIN,
+            effects: Vec::new(),
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            credit_messages: 0,
+            credit_bytes: 0,
+            watermark: Watermark::new(),
+            jitter: Jitter::new(seed),
+            windows: BTreeMap::new(),
+            windows_formed: 0,
+            arranging: None,
+            messages: BTreeMap::new(),
+            newest_started: None,
+            tasks: BTreeMap::new(),
+            tasks_made: 0,
+            sets: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            letters: BTreeMap::new(),
+            keys_drawn: 0,
+            timers: BTreeMap::new(),
+            busy_messages: 0,
+            held_bytes: 0,
+            hooks,
+            drain: Drain::default(),
+        }
+    }
+
+    /// Asks for the first messages.
+    pub(crate) fn start(&mut self) -> Vec<Effect> {
+        self.grant_credit();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Takes in what happened at `now` and answers what to do, in order.
+    pub(crate) fn handle(&mut self, input: Input, now: Instant) -> Vec<Effect> {
+        self.now = now;
+        if self.drain.is_over() {
+            return Vec::new();
+        }
+        match input {
+            Input::Messages(messages) => self.on_messages(messages),
+            Input::Arranged { window, messages, result } => {
+                self.on_arranged(window, messages, result);
+            }
+            Input::TaskStarted { task, slot, queue_wait } => {
+                self.on_task_started(task, slot, queue_wait);
+            }
+            Input::TaskFinished { task, execution } => self.on_task_finished(task, execution),
+            Input::HookAnswered(answer) => self.on_hook_answered(answer),
+            Input::ItemsEnded(ends) => {
+                for (key, end) in ends {
+                    self.on_item_ended(key, end);
+                }
+            }
+            Input::Committed(result) => self.on_committed(result),
+            Input::Tick => self.on_tick(),
+            Input::Drain => self.on_drain(),
+            Input::DrainExpired => self.on_drain_expired(),
+            Input::Lost => self.on_lost(),
+        }
+        self.advance();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Does what has become possible: the next window, a commit, more credit, the end of a drain.
+    fn advance(&mut self) {
+        self.form_window();
+        if let Some(position) = self.commit.poll(self.watermark.position(), self.now) {
+            self.effects.push(Effect::Commit(position));
+        }
+        self.grant_credit();
+        self.finish_drain();
+    }
+
+    /// Returns when time alone makes something due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        let timer = self.timers.keys().next().map(|&(at, _)| at);
+        [timer, self.commit.next_due()].into_iter().flatten().min()
+    }
+
+    /// Returns what this partition contributes to backpressure.
+    pub(crate) fn load(&self) -> Load {
+        Load {
+            count: self.queue.len() + self.tasks.len() + self.busy_messages,
+            bytes: self.queued_bytes + self.held_bytes,
+        }
+    }
+
+    /// Returns the hooks that are known to be missing.
+    pub(crate) fn hooks(&self) -> HookPresence {
+        self.hooks
+    }
+
+    /// Returns how many messages wait for a window.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Returns how many registered offsets are not finished.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.watermark.unfinished()
+    }
+
+    fn on_messages(&mut self, messages: Vec<SourceMessage>) {
+        let count = messages.len();
+        self.credit_messages = self.credit_messages.saturating_sub(count);
+        for message in messages {
+            let bytes = message.size_bytes();
+            self.credit_bytes -= i64::try_from(bytes).unwrap_or(i64::MAX);
+            if !self.drain.is_active() {
+                self.queued_bytes += bytes;
+                self.queue.push_back(message);
+            }
+        }
+        self.observer.observe(&Event::Consumed { partition: &self.id, messages: count });
+    }
+
+    fn on_tick(&mut self) {
+        while let Some(entry) = self.timers.first_entry().filter(|timer| timer.key().0 <= self.now)
+        {
+            match entry.remove() {
+                Timer::Arrange(window) => self.arrange_again(window),
+                Timer::Attempt(task) => self.start_attempt(task),
+            }
+        }
+    }
+
+    fn on_committed(
+        &mut self,
+        result: Result<drakkar_api::CommitOffset, drakkar_api::SourceError>,
+    ) {
+        match result {
+            Ok(offset) => {
+                self.commit.confirmed();
+                self.observer.observe(&Event::Committed { partition: &self.id, offset });
+            }
+            Err(error) => {
+                self.commit.failed(self.now);
+                self.observer.observe(&Event::CommitFailed { partition: &self.id, error: &error });
+                self.drain.commit_failed();
+            }
+        }
+    }
+
+    /// Grants what fits into the buffer, once it is a quarter of it, so that grants are few.
+    fn grant_credit(&mut self) {
+        if self.drain.is_active() || self.watermark.ahead() >= self.config.ahead_max {
+            return;
+        }
+        let messages =
+            self.config.buffer_messages.saturating_sub(self.queue.len() + self.credit_messages);
+        let buffer_bytes = i64::try_from(self.config.buffer_bytes).unwrap_or(i64::MAX);
+        let queued_bytes = i64::try_from(self.queued_bytes).unwrap_or(i64::MAX);
+        let bytes = buffer_bytes.saturating_sub(queued_bytes).saturating_sub(self.credit_bytes);
+        let worth_it = messages * 4 >= self.config.buffer_messages || bytes * 4 >= buffer_bytes;
+        if !worth_it || (messages == 0 && bytes <= 0) {
+            return;
+        }
+        let bytes = bytes.max(0);
+        self.credit_messages += messages;
+        self.credit_bytes += bytes;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.effects.push(Effect::Request(Credit { messages, bytes }));
+    }
+
+    fn draw_key(&mut self) -> u64 {
+        self.keys_drawn += 1;
+        self.keys_drawn
+    }
+
+    fn set_timer(&mut self, at: Instant, timer: Timer) {
+        let key = self.draw_key();
+        self.timers.insert((at, key), timer);
+    }
+}

@@ -1,0 +1,198 @@
+//! `arrange`: called for a window, repeated when it fails, then message by message.
+
+use super::effect::{ArrangeCall, Effect};
+use super::message::{Fate, MessagePhase};
+use super::window::WindowPhase;
+use super::{HookFailure, Partition, Timer};
+use crate::config::ParsePolicy;
+use crate::erased::AnyMessage;
+use drakkar_api::{Event, Hook, Offset, PendingTasks, Priority, Task, WindowId};
+use std::sync::Arc;
+
+type Arranged = Result<Vec<(Task, Priority)>, HookFailure>;
+
+impl Partition {
+    /// Calls `arrange` for at most `count` messages of a window, from number `first` on.
+    pub(super) fn call_arrange(&mut self, id: WindowId, first: usize, count: usize) {
+        let window = self.windows.get(&id).expect("the caller found it");
+        let offsets = window.messages.iter().skip(first).take(count);
+        let messages = offsets.filter_map(|offset| self.messages.get(offset));
+        let call = ArrangeCall {
+            window: id,
+            messages: messages.map(|m| (m.source.clone(), m.typed.clone())).collect(),
+            pending: PendingTasks::new(
+                self.tasks.values().map(|state| Arc::clone(&state.task)).collect(),
+            ),
+        };
+        self.effects.push(Effect::Arrange(call));
+    }
+
+    pub(super) fn arrange_again(&mut self, id: WindowId) {
+        if self.windows.contains_key(&id) {
+            self.call_arrange(id, 0, usize::MAX);
+        }
+    }
+
+    pub(super) fn on_arranged(
+        &mut self,
+        id: WindowId,
+        decoded: Vec<(Offset, AnyMessage)>,
+        result: Arranged,
+    ) {
+        // A drain gave the window back while `arrange` ran.
+        let Some(phase) = self.windows.get(&id).map(|window| window.phase) else { return };
+        for (offset, typed) in decoded {
+            self.keep_decoded(offset, typed);
+        }
+        let result = result.and_then(|tasks| {
+            self.check_tasks(id, tasks).inspect_err(|failure| self.report_refusal(id, failure))
+        });
+        match phase {
+            WindowPhase::Arranging { attempt } => match result {
+                Ok(tasks) => self.finish_arrange(id, tasks),
+                Err(failure) => self.on_arrange_failed(id, attempt, &failure),
+            },
+            WindowPhase::Isolating { index } => self.on_isolated(id, index, result),
+            WindowPhase::Working | WindowPhase::Completing | WindowPhase::DeadLettering => {}
+        }
+    }
+
+    /// Keeps the decoded form for later hooks, and reports a value that does not parse, once.
+    fn keep_decoded(&mut self, offset: Offset, typed: AnyMessage) {
+        let Some(message) = self.messages.get_mut(&offset).filter(|m| m.typed.is_none()) else {
+            return;
+        };
+        if let Some(error) = typed.parse_error() {
+            self.observer.observe(&Event::ParseFailed {
+                partition: &self.id,
+                offset,
+                error,
+                policy: self.config.on_parse_error.as_str(),
+            });
+            match self.config.on_parse_error {
+                ParsePolicy::Pass => {}
+                ParsePolicy::DeadLetter => message.fate = Fate::from_parse_error(error),
+                ParsePolicy::Skip => message.fate = Fate::Skipped,
+            }
+        }
+        message.typed = Some(typed);
+    }
+
+    /// A task must name open messages of this partition, and there must not be too many.
+    fn check_tasks(&self, id: WindowId, tasks: Vec<(Task, Priority)>) -> Arranged {
+        let window = self.windows.get(&id).expect("the caller found it");
+        let total = window.collected.len() + tasks.len();
+        if total > self.config.window_tasks_max {
+            let limit = self.config.window_tasks_max;
+            return Err(arrange_failure(format!(
+                "arrange returned {total} tasks for one window, the limit is {limit} \
+                 (executor.max_tasks_per_window)"
+            )));
+        }
+        for (task, _) in &tasks {
+            self.check_offsets(task).map_err(arrange_failure)?;
+        }
+        Ok(tasks)
+    }
+
+    /// Reports tasks that are refused as an error of the hook that returned them.
+    fn report_refusal(&self, window: WindowId, failure: &HookFailure) {
+        self.observer.observe(&Event::HookFailed {
+            hook: failure.hook,
+            partition: Some(&self.id),
+            window: Some(window),
+            offset: None,
+            task: None,
+            error: &failure.error,
+            panicked: false,
+        });
+    }
+
+    /// Says what is wrong with the offsets of a task.
+    pub(super) fn check_offsets(&self, task: &Task) -> Result<(), String> {
+        if task.source_offsets.is_empty() {
+            return Err("a task has no source offsets, so it would protect no message".to_owned());
+        }
+        let unknown = task
+            .source_offsets
+            .iter()
+            .find(|offset| !self.messages.get(offset).is_some_and(|message| message.takes_tasks()));
+        match unknown {
+            None => Ok(()),
+            Some(offset) => Err(format!(
+                "a task names offset {offset}, which is not an open message of this partition"
+            )),
+        }
+    }
+
+    fn on_arrange_failed(&mut self, id: WindowId, attempt: u32, failure: &HookFailure) {
+        let window = self.windows.get_mut(&id).expect("the caller found it");
+        if attempt <= self.config.arrange_retries_max {
+            window.phase = WindowPhase::Arranging { attempt: attempt + 1 };
+            let wait = self.config.arrange_backoff.after(attempt, &mut self.jitter);
+            self.set_timer(self.now + wait, Timer::Arrange(id));
+        } else if let [only] = window.messages[..] {
+            self.doom(only, Fate::from_hook(failure));
+            self.finish_arrange(id, Vec::new());
+        } else {
+            window.phase = WindowPhase::Isolating { index: 0 };
+            self.call_arrange(id, 0, 1);
+        }
+    }
+
+    fn on_isolated(&mut self, id: WindowId, index: usize, result: Arranged) {
+        let window = self.windows.get_mut(&id).expect("the caller found it");
+        let offset = window.messages[index];
+        let next = index + 1;
+        let more = next < window.messages.len();
+        match result {
+            Ok(tasks) => window.collected.extend(tasks),
+            Err(failure) => self.doom(offset, Fate::from_hook(&failure)),
+        }
+        let window = self.windows.get_mut(&id).expect("still there");
+        if more {
+            window.phase = WindowPhase::Isolating { index: next };
+            self.call_arrange(id, next, 1);
+        } else {
+            let tasks = std::mem::take(&mut window.collected);
+            self.finish_arrange(id, tasks);
+        }
+    }
+
+    /// The window has its tasks: attaches all of them before any is started, so that no message
+    /// completes between two of its tasks.
+    fn finish_arrange(&mut self, id: WindowId, tasks: Vec<(Task, Priority)>) {
+        self.arranging = None;
+        let window = self.windows.get_mut(&id).expect("the caller found it");
+        window.phase = WindowPhase::Working;
+        let offsets = window.messages.clone();
+        for offset in &offsets {
+            let message = self.messages.get_mut(offset).expect("a window's message is kept");
+            message.phase = MessagePhase::Working;
+            self.busy_messages -= 1;
+        }
+        self.observer.observe(&Event::Arranged {
+            partition: &self.id,
+            window: id,
+            messages: offsets.len(),
+            tasks: tasks.len(),
+        });
+        let keys: Vec<_> =
+            tasks.into_iter().map(|(task, priority)| self.attach(id, task, priority, 0)).collect();
+        for key in keys {
+            self.start_attempt(key);
+        }
+        for offset in offsets {
+            let untouched = self.messages.get(&offset).is_some_and(|message| {
+                message.phase == MessagePhase::Working && message.open_tasks == 0
+            });
+            if untouched {
+                self.complete_message(offset);
+            }
+        }
+    }
+}
+
+fn arrange_failure(error: String) -> HookFailure {
+    HookFailure { hook: Hook::Arrange, error, panicked: false }
+}

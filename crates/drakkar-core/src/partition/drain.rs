@@ -1,0 +1,204 @@
+//! The end of an assignment: a drain, its deadline, or a loss.
+//!
+//! A drain gives back what has not started and finishes what has. The line between the two is an
+//! offset, the *frontier*: the last message whose work has started. Everything up to it is finished,
+//! because a commit can only pass a closed prefix: giving back a message below a finished one would
+//! have the next owner repeat the finished one. Everything beyond it is given back untouched.
+//!
+//! With default priorities runs start in offset order, so what is below the frontier has started.
+
+use super::Partition;
+use super::effect::Effect;
+use super::task::TaskPhase;
+use super::window::WindowPhase;
+use drakkar_api::{Offset, RunId, Settlement};
+
+/// How far the end of an assignment has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Drain {
+    /// It has not begun.
+    #[default]
+    No,
+    /// Messages up to `frontier` are being finished.
+    Active {
+        /// The last message that is finished; `None` when nothing has started.
+        frontier: Option<Offset>,
+        given_back: usize,
+        commit_failed: bool,
+    },
+    /// The deadline passed; only the commit is waited for.
+    Expired { given_back: usize, commit_failed: bool },
+    /// Nothing more happens.
+    Over,
+}
+
+impl Drain {
+    /// Returns whether the end has begun: nothing new is taken in.
+    pub(super) fn is_active(self) -> bool {
+        self != Self::No
+    }
+
+    pub(super) fn is_over(self) -> bool {
+        self == Self::Over
+    }
+
+    /// A commit that fails while an assignment ends counts as lost: it is not tried again.
+    pub(super) fn commit_failed(&mut self) {
+        if let Self::Active { commit_failed, .. } | Self::Expired { commit_failed, .. } = self {
+            *commit_failed = true;
+        }
+    }
+}
+
+impl Partition {
+    pub(super) fn on_drain(&mut self) {
+        if self.drain.is_active() {
+            return;
+        }
+        let mut given_back = self.queue.len();
+        self.queue.clear();
+        self.queued_bytes = 0;
+        self.drain = Drain::Active { frontier: None, given_back: 0, commit_failed: false };
+        given_back += self.give_back_arranging();
+        let frontier = self.compute_frontier();
+        given_back += self.messages.keys().filter(|&&o| Some(o) > frontier).count();
+        self.drain = Drain::Active { frontier, given_back, commit_failed: false };
+        self.commit.force();
+        self.withdraw_beyond(frontier);
+    }
+
+    /// Nothing of a window that is still being arranged has started.
+    fn give_back_arranging(&mut self) -> usize {
+        let Some(id) = self.arranging.take() else { return 0 };
+        let window = self.windows.remove(&id).expect("it is being arranged");
+        debug_assert!(matches!(
+            window.phase,
+            WindowPhase::Arranging { .. } | WindowPhase::Isolating { .. }
+        ));
+        for offset in &window.messages {
+            let message = self.messages.remove(offset).expect("a window's message is kept");
+            self.held_bytes -= message.source.size_bytes();
+            self.busy_messages -= 1;
+            self.effects.push(Effect::Settle(*offset, Settlement::GivenBack));
+        }
+        window.messages.len()
+    }
+
+    /// Returns the last message that must be finished: the last started one, and whatever hangs
+    /// together with it by shared tasks or by the window hook.
+    fn compute_frontier(&self) -> Option<Offset> {
+        let mut frontier = self.newest_started?;
+        loop {
+            let mut next = frontier;
+            if !self.hooks.window_missing {
+                let windows = self.windows.values().filter_map(|window| {
+                    let first = *window.messages.first()?;
+                    (first <= frontier).then(|| *window.messages.last().expect("has a first"))
+                });
+                next = windows.max().map_or(next, |last| last.max(next));
+            }
+            let tasks = self.tasks.values().filter_map(|task| {
+                let first = *task.offsets.first()?;
+                (first <= frontier).then(|| *task.offsets.last().expect("has a first"))
+            });
+            next = tasks.max().map_or(next, |last| last.max(next));
+            if next == frontier {
+                return Some(frontier);
+            }
+            frontier = next;
+        }
+    }
+
+    fn withdraw_beyond(&mut self, frontier: Option<Offset>) {
+        let beyond = self.tasks.iter().filter(|(_, task)| {
+            task.phase == TaskPhase::Waiting && task.offsets.first().copied() > frontier
+        });
+        let runs: Vec<_> = beyond.map(|(&key, _)| RunId::new(key)).collect();
+        if !runs.is_empty() {
+            self.effects.push(Effect::Withdraw(runs));
+        }
+    }
+
+    /// A run started, or was withdrawn, while the partition is drained: the frontier may have moved,
+    /// and then what is below it must run after all.
+    pub(super) fn extend_drain(&mut self) {
+        let Drain::Active { frontier, given_back, commit_failed } = self.drain else { return };
+        let moved = self.compute_frontier().max(frontier);
+        let gained = self.messages.keys().filter(|&&o| Some(o) > frontier && Some(o) <= moved);
+        let given_back = given_back.saturating_sub(gained.count());
+        self.drain = Drain::Active { frontier: moved, given_back, commit_failed };
+        let again = self.tasks.iter().filter(|(_, task)| {
+            task.phase == TaskPhase::Withdrawn && task.offsets.first().copied() <= moved
+        });
+        let again: Vec<_> = again.map(|(&key, _)| key).collect();
+        for key in again {
+            self.start_attempt(key);
+        }
+    }
+
+    /// Ends the assignment once everything up to the frontier is finished and committed, and no run
+    /// beyond it can start any more.
+    pub(super) fn finish_drain(&mut self) {
+        match self.drain {
+            Drain::Active { frontier, given_back, commit_failed } => {
+                let unfinished = self.messages.keys().next().is_some_and(|&o| Some(o) <= frontier);
+                let undecided = self.tasks.values().any(|task| task.phase == TaskPhase::Waiting);
+                if unfinished || undecided {
+                    return;
+                }
+                let settled = self.commit.is_settled(self.watermark.position());
+                if settled || (commit_failed && !self.commit.is_in_flight()) {
+                    self.over(!commit_failed, given_back);
+                }
+            }
+            Drain::Expired { given_back, commit_failed } => {
+                let settled = self.commit.is_settled(self.watermark.position());
+                if settled || (commit_failed && !self.commit.is_in_flight()) {
+                    self.over(false, given_back);
+                }
+            }
+            Drain::No | Drain::Over => {}
+        }
+    }
+
+    /// Kills what is left; what is finished is still committed.
+    pub(super) fn on_drain_expired(&mut self) {
+        let Drain::Active { given_back, commit_failed, .. } = self.drain else { return };
+        self.effects.push(Effect::Fence);
+        self.abandon();
+        self.commit.force();
+        self.drain = Drain::Expired { given_back, commit_failed };
+    }
+
+    /// Somebody else may own the partition: no drain and no commit.
+    pub(super) fn on_lost(&mut self) {
+        self.effects.push(Effect::Fence);
+        self.abandon();
+        self.over(false, 0);
+    }
+
+    /// Forgets all work, so that a late answer about it finds nothing.
+    fn abandon(&mut self) {
+        self.queue.clear();
+        self.queued_bytes = 0;
+        self.windows.clear();
+        self.arranging = None;
+        self.messages.clear();
+        self.tasks.clear();
+        self.sets.clear();
+        self.groups.clear();
+        self.letters.clear();
+        self.timers.clear();
+        self.busy_messages = 0;
+        self.held_bytes = 0;
+    }
+
+    fn over(&mut self, clean: bool, given_back: usize) {
+        for &offset in self.messages.keys() {
+            self.effects.push(Effect::Settle(offset, Settlement::GivenBack));
+        }
+        self.abandon();
+        self.drain = Drain::Over;
+        self.effects.push(Effect::Over { clean, given_back });
+    }
+}

@@ -1,0 +1,305 @@
+//! Messages: settled when their tasks are, finished when everything they produced is.
+
+use super::effect::{Effect, HookCall, Letter, LetterContent};
+use super::output::LetterOwner;
+use super::window::WindowPhase;
+use super::{HookFailure, Partition};
+use crate::erased::{AnyGroup, AnyMessage};
+use crate::watermark::Token;
+use drakkar_api::{
+    DecodeError, Event, Hook, Instant, MessageEnd, Offset, Outputs, Settlement, SourceMessage,
+    Task, TaskOutput, WindowId,
+};
+use std::sync::Arc;
+
+/// The state of one registered message.
+#[derive(Debug)]
+pub(super) struct MessageState {
+    pub(super) source: SourceMessage,
+    pub(super) typed: Option<AnyMessage>,
+    token: Option<Token>,
+    pub(super) window: WindowId,
+    formed_at: Instant,
+    pub(super) phase: MessagePhase,
+    pub(super) fate: Fate,
+    pub(super) open_tasks: usize,
+    /// How many tasks were ever scheduled for it.
+    pub(super) tasks_total: u32,
+    history: History,
+    end: MessageEnd,
+}
+
+/// What became of a message's tasks; kept only for `on_message_complete`.
+#[derive(Debug, Default)]
+struct History {
+    tasks: Vec<Arc<Task>>,
+    results: Vec<Arc<TaskOutput>>,
+    errors: Vec<Arc<TaskOutput>>,
+    bytes: usize,
+}
+
+/// Where a registered message stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MessagePhase {
+    /// Its window is being arranged.
+    Arranging,
+    /// Its tasks are being worked on.
+    Working,
+    /// `on_message_complete`, or the delivery of its outputs.
+    Completing,
+    /// It is on its way to the dead letters.
+    DeadLettering,
+    /// It is settled; its window is not.
+    Held,
+}
+
+/// What is to become of a message once its tasks are settled.
+#[derive(Clone, Debug)]
+pub(super) enum Fate {
+    /// It completes.
+    Normal,
+    /// It is dropped, as `kafka.on_parse_error: skip` asks.
+    Skipped,
+    /// It goes to the dead letters.
+    DeadLetter(Arc<Cause>),
+}
+
+/// Why a message goes to the dead letters.
+#[derive(Debug)]
+pub(super) struct Cause {
+    hook: Option<Hook>,
+    kind: String,
+    error: String,
+    attempts: u32,
+    task: Option<Arc<Task>>,
+}
+
+impl Fate {
+    pub(super) fn is_dead_letter(&self) -> bool {
+        matches!(self, Self::DeadLetter(_))
+    }
+
+    pub(super) fn from_hook(failure: &HookFailure) -> Self {
+        let kind = if failure.panicked { "hook_panic" } else { "hook_error" };
+        Self::because(Some(failure.hook), kind, failure.error.clone())
+    }
+
+    pub(super) fn from_parse_error(error: &DecodeError) -> Self {
+        Self::because(Some(Hook::Decode), "parse_error", error.reason().to_owned())
+    }
+
+    pub(super) fn from_routing(hook: Hook, error: String) -> Self {
+        Self::because(Some(hook), "routing", error)
+    }
+
+    pub(super) fn from_task(output: &TaskOutput) -> Self {
+        let outcome = output.outcome();
+        let stderr: String = output.stderr_text().chars().take(500).collect();
+        let error = match stderr.trim_end() {
+            "" => format!("task {} {outcome}", output.id()),
+            stderr => format!("task {} {outcome}: {stderr}", output.id()),
+        };
+        Self::DeadLetter(Arc::new(Cause {
+            hook: None,
+            kind: outcome.as_str().to_owned(),
+            error,
+            attempts: output.attempt,
+            task: Some(Arc::clone(&output.task)),
+        }))
+    }
+
+    fn because(hook: Option<Hook>, kind: &str, error: String) -> Self {
+        let kind = kind.to_owned();
+        Self::DeadLetter(Arc::new(Cause { hook, kind, error, attempts: 1, task: None }))
+    }
+}
+
+impl MessageState {
+    pub(super) fn new(
+        source: SourceMessage,
+        token: Token,
+        window: WindowId,
+        formed_at: Instant,
+    ) -> Self {
+        Self {
+            source,
+            typed: None,
+            token: Some(token),
+            window,
+            formed_at,
+            phase: MessagePhase::Arranging,
+            fate: Fate::Normal,
+            open_tasks: 0,
+            tasks_total: 0,
+            history: History::default(),
+            end: MessageEnd::Completed,
+        }
+    }
+
+    /// Returns whether tasks may still be attached to it.
+    pub(super) fn takes_tasks(&self) -> bool {
+        matches!(self.phase, MessagePhase::Arranging | MessagePhase::Working)
+    }
+}
+
+/// How a task settled, as its messages see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TaskEnd {
+    Succeeded,
+    Failed,
+    Replaced,
+}
+
+impl Partition {
+    /// Decides that a message goes to the dead letters once its tasks are settled. The first cause
+    /// is the one that is reported.
+    pub(super) fn doom(&mut self, offset: Offset, fate: Fate) {
+        let message = self.messages.get_mut(&offset);
+        if let Some(message) = message.filter(|message| !message.fate.is_dead_letter()) {
+            message.fate = fate;
+        }
+    }
+
+    pub(super) fn attach_to_message(&mut self, offset: Offset, task: &Arc<Task>) {
+        let keep = !self.hooks.message_missing;
+        let message = self.messages.get_mut(&offset).expect("offsets are checked before");
+        message.open_tasks += 1;
+        message.tasks_total += 1;
+        if keep {
+            message.history.tasks.push(Arc::clone(task));
+        }
+    }
+
+    /// One task of a message is settled.
+    pub(super) fn detach_from_message(
+        &mut self,
+        offset: Offset,
+        output: Option<&Arc<TaskOutput>>,
+        end: TaskEnd,
+    ) {
+        let keep = !self.hooks.message_missing;
+        let message = self.messages.get_mut(&offset).expect("a message outlives its tasks");
+        message.open_tasks -= 1;
+        if let Some(output) = output.filter(|_| keep && end != TaskEnd::Replaced) {
+            let bytes = output.stdout().len() + output.stderr().len();
+            message.history.bytes += bytes;
+            self.held_bytes += bytes;
+            match end {
+                TaskEnd::Succeeded => message.history.results.push(Arc::clone(output)),
+                _ => message.history.errors.push(Arc::clone(output)),
+            }
+        }
+        if message.open_tasks == 0 && message.phase == MessagePhase::Working {
+            self.complete_message(offset);
+        }
+    }
+
+    /// All tasks of a message are settled, or it got none.
+    pub(super) fn complete_message(&mut self, offset: Offset) {
+        let message = self.messages.get_mut(&offset).expect("the caller found it");
+        message.phase = MessagePhase::Completing;
+        self.busy_messages += 1;
+        self.newest_started = self.newest_started.max(Some(offset));
+        let skipped = matches!(message.fate, Fate::Skipped);
+        let Some(typed) = message.typed.clone().filter(|_| !skipped) else {
+            return self.message_outputs_done(offset);
+        };
+        if self.hooks.message_missing {
+            return self.message_outputs_done(offset);
+        }
+        let history = &mut message.history;
+        let group = AnyGroup {
+            message: typed,
+            tasks: std::mem::take(&mut history.tasks),
+            results: std::mem::take(&mut history.results),
+            errors: std::mem::take(&mut history.errors),
+            elapsed: self.now - message.formed_at,
+        };
+        let window = message.window;
+        self.effects.push(Effect::Hook(HookCall::MessageComplete { offset, window, group }));
+    }
+
+    pub(super) fn on_message_hook(&mut self, offset: Offset, result: Result<Outputs, HookFailure>) {
+        if !self.messages.contains_key(&offset) {
+            return;
+        }
+        match result {
+            Ok(outputs) if outputs.is_hook_missing() => {
+                self.hooks.message_missing = true;
+                self.message_outputs_done(offset);
+            }
+            Ok(outputs) => self.deliver_message_outputs(offset, outputs),
+            Err(failure) => {
+                self.doom(offset, Fate::from_hook(&failure));
+                self.message_outputs_done(offset);
+            }
+        }
+    }
+
+    /// Everything that the message's hooks put out is settled.
+    pub(super) fn message_outputs_done(&mut self, offset: Offset) {
+        let message = self.messages.get_mut(&offset).expect("it is completing");
+        self.held_bytes -= std::mem::take(&mut message.history.bytes);
+        match message.fate {
+            Fate::DeadLetter(_) => self.dead_letter_message(offset),
+            Fate::Normal => self.settle_message(offset, MessageEnd::Completed),
+            Fate::Skipped => self.settle_message(offset, MessageEnd::Skipped),
+        }
+    }
+
+    /// Sends the message itself to the dead letters.
+    pub(super) fn dead_letter_message(&mut self, offset: Offset) {
+        let message = self.messages.get_mut(&offset).expect("the caller found it");
+        let Fate::DeadLetter(cause) = &message.fate else {
+            unreachable!("only a message whose fate is the dead letters comes here")
+        };
+        message.phase = MessagePhase::DeadLettering;
+        let letter = Letter {
+            content: LetterContent::Message,
+            source: message.source.clone(),
+            task: cause.task.clone(),
+            hook: cause.hook,
+            error_kind: cause.kind.clone(),
+            error: cause.error.clone(),
+            attempts: cause.attempts,
+        };
+        self.send_letter(LetterOwner::Message(offset), letter);
+    }
+
+    /// The message needs nothing more; it may have to wait for its window.
+    pub(super) fn settle_message(&mut self, offset: Offset, end: MessageEnd) {
+        self.busy_messages -= 1;
+        let message = self.messages.get_mut(&offset).expect("it is being settled");
+        message.phase = MessagePhase::Held;
+        message.end = end;
+        let id = message.window;
+        let window = self.windows.get_mut(&id).expect("a window outlives its messages");
+        window.open_messages -= 1;
+        let held_by_window =
+            !self.hooks.window_missing || window.phase == WindowPhase::DeadLettering;
+        if !held_by_window {
+            self.finish_message(offset);
+        }
+        self.check_window(id);
+    }
+
+    /// The only place where an offset is finished.
+    pub(super) fn finish_message(&mut self, offset: Offset) {
+        let Some(mut message) = self.messages.remove(&offset) else { return };
+        self.held_bytes -= message.source.size_bytes();
+        let token = message.token.take().expect("a kept message has its token");
+        self.watermark.finish(token);
+        self.commit.finished(self.now);
+        let settlement = match message.end {
+            MessageEnd::DeadLettered => Settlement::DeadLettered,
+            _ => Settlement::Finished,
+        };
+        self.effects.push(Effect::Settle(offset, settlement));
+        self.observer.observe(&Event::MessageFinished {
+            partition: &self.id,
+            offset,
+            end: message.end,
+            duration: self.now - message.formed_at,
+        });
+    }
+}

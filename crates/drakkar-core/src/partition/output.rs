@@ -1,0 +1,387 @@
+//! Outputs of hooks: routed as a whole, delivered per sink, settled payload by payload.
+
+use super::effect::{
+    Effect, HookAnswer, HookCall, ItemEnd, ItemKey, Letter, LetterContent, OrderKey, Outgoing,
+};
+use super::message::{Fate, TaskEnd};
+use super::task::TaskKey;
+use super::{HookFailure, Partition};
+use crate::config::SendFailurePolicy;
+use drakkar_api::{
+    DeliveryAction, DeliveryFailure, DeliveryId, Event, Hook, MessageEnd, Offset, Outputs, Payload,
+    SinkError, Task, WindowId,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The payloads of one answer of a hook.
+#[derive(Debug)]
+pub(super) struct OutputSet {
+    owner: Owner,
+    groups_open: usize,
+}
+
+/// Whose outputs they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Task(TaskKey),
+    Message(Offset),
+    Window(WindowId),
+}
+
+/// Those payloads of a set that go to one sink.
+#[derive(Debug)]
+pub(super) struct Group {
+    set: u64,
+    lane: usize,
+    payloads: Vec<(DeliveryId, Arc<Payload>)>,
+    bytes: usize,
+    /// Payloads, or letters about them, that are not settled.
+    pending: usize,
+    /// Payloads that the lane gave up, by index.
+    failed: BTreeMap<u32, (SinkError, u32)>,
+    handler_retries: u32,
+}
+
+/// Who waits for a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LetterOwner {
+    Message(Offset),
+    Group(u64),
+}
+
+/// A dead letter on its way.
+#[derive(Debug)]
+pub(super) struct LetterState {
+    owner: LetterOwner,
+    offset: Offset,
+    kind: &'static str,
+    error_kind: String,
+    error: String,
+}
+
+/// Where outputs come from: what their ids and order are made of.
+struct Origin {
+    owner: Owner,
+    hook: Hook,
+    offset: Offset,
+    number: u32,
+    order: OrderKey,
+}
+
+impl Partition {
+    pub(super) fn on_hook_answered(&mut self, answer: HookAnswer) {
+        match answer {
+            HookAnswer::TaskComplete { task, result } => self.on_task_hook(task, result),
+            HookAnswer::Error { task, result } => self.on_error_hook(task, result),
+            HookAnswer::MessageComplete { offset, result } => self.on_message_hook(offset, result),
+            HookAnswer::WindowComplete { window, result } => self.on_window_hook(window, result),
+            HookAnswer::DeliveryError { group, result } => self.on_delivery_hook(group, result),
+        }
+    }
+
+    pub(super) fn deliver_task_outputs(&mut self, key: TaskKey, outputs: Outputs) {
+        let state = &self.tasks[&key];
+        let offset = *state.offsets.first().expect("a started task has a message");
+        let origin = Origin {
+            owner: Owner::Task(key),
+            hook: Hook::OnTaskComplete,
+            offset,
+            number: state.ordinal,
+            order: OrderKey::Message(offset),
+        };
+        self.deliver(origin, outputs);
+    }
+
+    pub(super) fn deliver_message_outputs(&mut self, offset: Offset, outputs: Outputs) {
+        let origin = Origin {
+            owner: Owner::Message(offset),
+            hook: Hook::OnMessageComplete,
+            offset,
+            number: DeliveryId::MESSAGE_HOOK,
+            order: OrderKey::Message(offset),
+        };
+        self.deliver(origin, outputs);
+    }
+
+    pub(super) fn deliver_window_outputs(&mut self, id: WindowId, outputs: Outputs) {
+        let origin = Origin {
+            owner: Owner::Window(id),
+            hook: Hook::OnWindowComplete,
+            offset: self.windows[&id].messages[0],
+            number: DeliveryId::WINDOW_HOOK,
+            order: OrderKey::Window(id),
+        };
+        self.deliver(origin, outputs);
+    }
+
+    /// Routes all payloads before any is sent: one that routes nowhere stops the whole answer.
+    fn deliver(&mut self, origin: Origin, outputs: Outputs) {
+        if outputs.is_empty() {
+            return self.outputs_done(origin.owner);
+        }
+        let mut by_lane: BTreeMap<usize, Vec<(DeliveryId, Arc<Payload>)>> = BTreeMap::new();
+        for (index, payload) in outputs.into_payloads().into_iter().enumerate() {
+            match self.router.route(&payload) {
+                Ok(lane) => {
+                    let index = u32::try_from(index).unwrap_or(u32::MAX);
+                    let id = DeliveryId::new(self.id.clone(), origin.offset, origin.number, index);
+                    by_lane.entry(lane).or_default().push((id, Arc::new(payload)));
+                }
+                Err(error) => return self.on_unroutable(&origin, error.to_string()),
+            }
+        }
+        let set = self.draw_key();
+        self.sets.insert(set, OutputSet { owner: origin.owner, groups_open: by_lane.len() });
+        for (lane, payloads) in by_lane {
+            let key = self.draw_key();
+            let bytes = payloads.iter().map(|(_, payload)| payload.size_bytes()).sum();
+            self.held_bytes += bytes;
+            let items = payloads.iter().zip(0..).map(|((id, payload), index)| Outgoing {
+                key: ItemKey::Payload { group: key, index },
+                order: origin.order,
+                id: id.clone(),
+                payload: Arc::clone(payload),
+            });
+            self.effects.push(Effect::Deliver { lane, items: items.collect() });
+            let pending = payloads.len();
+            let failed = BTreeMap::new();
+            let group = Group { set, lane, payloads, bytes, pending, failed, handler_retries: 0 };
+            self.groups.insert(key, group);
+        }
+    }
+
+    fn on_unroutable(&mut self, origin: &Origin, error: String) {
+        self.observer.observe(&Event::HookFailed {
+            hook: origin.hook,
+            partition: Some(&self.id),
+            window: None,
+            offset: Some(origin.offset),
+            task: None,
+            error: &error,
+            panicked: false,
+        });
+        let fate = Fate::from_routing(origin.hook, error);
+        match origin.owner {
+            Owner::Task(key) => self.fail_task(key, &fate),
+            Owner::Message(offset) => {
+                self.doom(offset, fate);
+                self.message_outputs_done(offset);
+            }
+            Owner::Window(id) => self.dead_letter_window(id, &fate),
+        }
+    }
+
+    fn outputs_done(&mut self, owner: Owner) {
+        match owner {
+            Owner::Task(key) => self.settle_task(key, TaskEnd::Succeeded),
+            Owner::Message(offset) => self.message_outputs_done(offset),
+            Owner::Window(id) => self.window_outputs_done(id),
+        }
+    }
+
+    pub(super) fn on_item_ended(&mut self, key: ItemKey, end: ItemEnd) {
+        match key {
+            ItemKey::Payload { group, index } => self.on_payload_ended(group, index, end),
+            ItemKey::Letter(letter) => self.on_letter_ended(letter, &end),
+        }
+    }
+
+    fn on_payload_ended(&mut self, key: u64, index: u32, end: ItemEnd) {
+        let Some(group) = self.groups.get_mut(&key) else { return };
+        group.pending -= 1;
+        if let ItemEnd::Failed { error, attempts } = end {
+            group.failed.insert(index, (error, attempts));
+        }
+        if group.pending > 0 {
+            return;
+        }
+        if group.failed.is_empty() {
+            return self.group_done(key);
+        }
+        let attempts = group.failed.values().map(|(_, attempts)| *attempts).max();
+        let (error, _) = group.failed.values().next_back().expect("not empty");
+        let failure = DeliveryFailure {
+            sink: self.router.sink(group.lane).clone(),
+            error: error.clone(),
+            attempts: attempts.unwrap_or(0),
+            payloads: group.failed_payloads().map(|(_, (_, p))| p.as_ref().clone()).collect(),
+        };
+        let offset = self.owner_offset(key);
+        self.effects.push(Effect::Hook(HookCall::DeliveryError { group: key, offset, failure }));
+    }
+
+    fn on_delivery_hook(&mut self, key: u64, result: Result<DeliveryAction, HookFailure>) {
+        let Some(group) = self.groups.get_mut(&key) else { return };
+        let retries_left = group.handler_retries < self.config.handler_delivery_retries_max;
+        match result {
+            Ok(DeliveryAction::Retry) if retries_left => {
+                group.handler_retries += 1;
+                self.send_again(key);
+            }
+            Ok(DeliveryAction::Skip) => {
+                self.observer.observe(&Event::DeliverySkipped {
+                    sink: self.router.sink(group.lane),
+                    payloads: group.failed.len(),
+                });
+                self.group_done(key);
+            }
+            Ok(_) => self.dead_letter_group(key),
+            Err(failure) => {
+                // The payloads are kept as payloads, and the message as a message, as for an error
+                // of any other hook.
+                for offset in self.owner_offsets(key) {
+                    self.doom(offset, Fate::from_hook(&failure));
+                }
+                self.dead_letter_group(key);
+            }
+        }
+    }
+
+    /// Sends what is not confirmed to the lane again (promise DL-3).
+    fn send_again(&mut self, key: u64) {
+        let order = self.owner_order(key);
+        let group = self.groups.get_mut(&key).expect("the caller found it");
+        let items = group.failed_payloads().map(|(index, (id, payload))| Outgoing {
+            key: ItemKey::Payload { group: key, index },
+            order,
+            id: id.clone(),
+            payload: Arc::clone(payload),
+        });
+        let items: Vec<_> = items.collect();
+        group.pending = items.len();
+        group.failed.clear();
+        self.effects.push(Effect::Deliver { lane: group.lane, items });
+    }
+
+    fn dead_letter_group(&mut self, key: u64) {
+        let offset = self.owner_offset(key);
+        let (task, hook) = self.owner_origin(key);
+        let source = self.messages[&offset].source.clone();
+        let group = self.groups.get_mut(&key).expect("the caller found it");
+        let failed = std::mem::take(&mut group.failed);
+        group.pending = failed.len();
+        let sink = self.router.sink(group.lane).clone();
+        for (index, (error, attempts)) in failed {
+            let (id, payload) = self.groups[&key].payloads[index as usize].clone();
+            let letter = Letter {
+                content: LetterContent::Payload { payload, sink: sink.clone(), id },
+                source: source.clone(),
+                task: task.clone(),
+                hook: Some(hook),
+                error_kind: error.kind().as_str().to_owned(),
+                error: error.message().to_owned(),
+                attempts,
+            };
+            self.send_letter(LetterOwner::Group(key), letter);
+        }
+    }
+
+    pub(super) fn send_letter(&mut self, owner: LetterOwner, letter: Letter) {
+        let key = self.draw_key();
+        let state = LetterState {
+            owner,
+            offset: letter.source.offset,
+            kind: match letter.content {
+                LetterContent::Message => "message",
+                LetterContent::Payload { .. } => "payload",
+            },
+            error_kind: letter.error_kind.clone(),
+            error: letter.error.clone(),
+        };
+        self.letters.insert(key, state);
+        self.effects.push(Effect::DeadLetter { key, letter: Box::new(letter) });
+    }
+
+    fn on_letter_ended(&mut self, letter: u64, end: &ItemEnd) {
+        let Some(letter) = self.letters.remove(&letter) else { return };
+        // Under `hold` the lane goes on trying, so a failed letter is one that may be dropped.
+        let dropped = match end {
+            ItemEnd::Confirmed => {
+                self.observer.observe(&Event::DeadLettered {
+                    partition: &self.id,
+                    offset: letter.offset,
+                    kind: letter.kind,
+                    error_kind: &letter.error_kind,
+                    error: &letter.error,
+                });
+                false
+            }
+            ItemEnd::Failed { error, .. } => {
+                debug_assert!(self.config.on_send_failure == SendFailurePolicy::Drop);
+                self.observer.observe(&Event::DeadLetterFailed {
+                    partition: &self.id,
+                    offset: letter.offset,
+                    error,
+                    dropped: true,
+                });
+                true
+            }
+        };
+        match letter.owner {
+            LetterOwner::Message(offset) => {
+                let end = if dropped { MessageEnd::Dropped } else { MessageEnd::DeadLettered };
+                self.settle_message(offset, end);
+            }
+            LetterOwner::Group(key) => {
+                let group = self.groups.get_mut(&key).expect("a group outlives its letters");
+                group.pending -= 1;
+                if group.pending == 0 {
+                    self.group_done(key);
+                }
+            }
+        }
+    }
+
+    fn group_done(&mut self, key: u64) {
+        let group = self.groups.remove(&key).expect("a group is done once");
+        self.held_bytes -= group.bytes;
+        let set = self.sets.get_mut(&group.set).expect("a set outlives its groups");
+        set.groups_open -= 1;
+        if set.groups_open == 0 {
+            let owner = set.owner;
+            self.sets.remove(&group.set);
+            self.outputs_done(owner);
+        }
+    }
+
+    fn owner(&self, group: u64) -> Owner {
+        self.sets[&self.groups[&group].set].owner
+    }
+
+    fn owner_offsets(&self, group: u64) -> Vec<Offset> {
+        match self.owner(group) {
+            Owner::Task(key) => self.tasks[&key].offsets.clone(),
+            Owner::Message(offset) => vec![offset],
+            Owner::Window(id) => self.windows[&id].messages.clone(),
+        }
+    }
+
+    fn owner_offset(&self, group: u64) -> Offset {
+        self.owner_offsets(group)[0]
+    }
+
+    fn owner_order(&self, group: u64) -> OrderKey {
+        match self.owner(group) {
+            Owner::Window(id) => OrderKey::Window(id),
+            Owner::Task(_) | Owner::Message(_) => OrderKey::Message(self.owner_offset(group)),
+        }
+    }
+
+    fn owner_origin(&self, group: u64) -> (Option<Arc<Task>>, Hook) {
+        match self.owner(group) {
+            Owner::Task(key) => (Some(Arc::clone(&self.tasks[&key].task)), Hook::OnTaskComplete),
+            Owner::Message(_) => (None, Hook::OnMessageComplete),
+            Owner::Window(_) => (None, Hook::OnWindowComplete),
+        }
+    }
+}
+
+impl Group {
+    /// Returns the payloads that failed, with their index.
+    pub(super) fn failed_payloads(
+        &self,
+    ) -> impl Iterator<Item = (u32, &(DeliveryId, Arc<Payload>))> {
+        self.failed.keys().map(|&index| (index, &self.payloads[index as usize]))
+    }
+}

@@ -1,0 +1,337 @@
+//! Tasks: attempts, retries, replacements, and what their end means for their messages.
+
+use super::effect::{Effect, HookCall, RunRequest};
+use super::message::{Fate, TaskEnd};
+use super::{HookFailure, Partition, Timer};
+use drakkar_api::{
+    ErrorAction, Event, Execution, Hook, Offset, Outputs, Priority, RunId, Task, TaskFailure,
+    TaskId, TaskOutcome, TaskOutput, TaskPath, WindowId,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The number of a task inside its assignment; also the [`RunId`] of its attempts, of which there
+/// is never more than one.
+pub(super) type TaskKey = u64;
+
+/// The state of one task that is not settled.
+#[derive(Debug)]
+pub(super) struct TaskState {
+    pub(super) task: Arc<Task>,
+    /// Its messages, each once.
+    pub(super) offsets: Vec<Offset>,
+    pub(super) window: WindowId,
+    priority: Priority,
+    /// Its number among the tasks of its first message.
+    pub(super) ordinal: u32,
+    pub(super) attempt: u32,
+    /// How many replacements led to it.
+    generation: u32,
+    pub(super) phase: TaskPhase,
+    output: Option<Arc<TaskOutput>>,
+    /// Bytes of `output`.
+    output_bytes: usize,
+}
+
+/// Where a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TaskPhase {
+    /// Its attempt waits for a slot.
+    Waiting,
+    /// Its attempt runs.
+    Running,
+    /// Between two attempts.
+    BackingOff,
+    /// `on_error` decides.
+    Deciding,
+    /// `on_task_complete`, or the delivery of its outputs.
+    Completing,
+    /// A drain took it back before it started.
+    Withdrawn,
+}
+
+impl Partition {
+    /// Makes a task known to its window and messages, without starting it.
+    pub(super) fn attach(
+        &mut self,
+        window: WindowId,
+        mut task: Task,
+        priority: Priority,
+        generation: u32,
+    ) -> TaskKey {
+        self.tasks_made += 1;
+        let key = self.tasks_made;
+        let mut offsets = task.source_offsets.clone();
+        offsets.sort_unstable();
+        offsets.dedup();
+        // Messages that were settled while the window was taken one by one need the task no more.
+        offsets.retain(|offset| self.messages.get(offset).is_some_and(|m| m.takes_tasks()));
+        if task.id.is_none() {
+            task.id = Some(self.make_task_id(key));
+        }
+        let task = Arc::new(task);
+        let first = offsets.first().and_then(|offset| self.messages.get(offset));
+        let ordinal = first.map_or(0, |message| message.tasks_total);
+        for &offset in &offsets {
+            self.attach_to_message(offset, &task);
+        }
+        let state = self.windows.get_mut(&window).expect("the caller found it");
+        state.open_tasks += 1;
+        state.tasks_total += 1;
+        let state = TaskState {
+            task,
+            offsets,
+            window,
+            priority,
+            ordinal,
+            attempt: 0,
+            generation,
+            phase: TaskPhase::Waiting,
+            output: None,
+            output_bytes: 0,
+        };
+        self.tasks.insert(key, state);
+        key
+    }
+
+    /// Makes an id that sorts by time inside its partition and is unique across assignments.
+    fn make_task_id(&self, key: TaskKey) -> TaskId {
+        TaskId::new(format!(
+            "t-{:012x}-{}-{:x}-{key:08x}",
+            self.now.since_origin().as_micros(),
+            self.id.partition(),
+            self.epoch.get(),
+        ))
+    }
+
+    /// Starts the next attempt of a task.
+    pub(super) fn start_attempt(&mut self, key: TaskKey) {
+        let Some(state) = self.tasks.get_mut(&key) else { return };
+        if state.offsets.is_empty() {
+            return self.settle_task(key, TaskEnd::Replaced);
+        }
+        state.attempt += 1;
+        state.phase = TaskPhase::Waiting;
+        self.observer.observe(&Event::TaskScheduled {
+            path: TaskPath {
+                partition: &self.id,
+                window: state.window,
+                task: &state.task,
+                attempt: state.attempt,
+            },
+        });
+        match &state.task.precomputed {
+            Some(result) => {
+                let execution = Execution::from_precomputed(result);
+                self.mark_started(key);
+                self.on_attempt_ended(key, execution);
+            }
+            None => {
+                let id = RunId::new(key);
+                let task = Arc::clone(&state.task);
+                let priority = state.priority;
+                self.effects.push(Effect::Submit(RunRequest { id, task, priority }));
+            }
+        }
+    }
+
+    pub(super) fn on_task_started(&mut self, run: RunId, slot: usize, queue_wait: Duration) {
+        let key = run.get();
+        let Some(state) = self.tasks.get_mut(&key) else { return };
+        state.phase = TaskPhase::Running;
+        self.observer.observe(&Event::TaskStarted {
+            path: TaskPath {
+                partition: &self.id,
+                window: state.window,
+                task: &state.task,
+                attempt: state.attempt,
+            },
+            slot,
+            queue_wait,
+        });
+        self.mark_started(key);
+        self.extend_drain();
+    }
+
+    fn mark_started(&mut self, key: TaskKey) {
+        let last = self.tasks.get(&key).and_then(|state| state.offsets.last().copied());
+        self.newest_started = self.newest_started.max(last);
+    }
+
+    pub(super) fn on_task_finished(&mut self, run: RunId, execution: Execution) {
+        let key = run.get();
+        let Some(state) = self.tasks.get_mut(&key) else { return };
+        if execution.outcome == TaskOutcome::Cancelled && self.drain.is_active() {
+            state.phase = TaskPhase::Withdrawn;
+            state.attempt -= 1;
+            return self.extend_drain();
+        }
+        self.on_attempt_ended(key, execution);
+    }
+
+    fn on_attempt_ended(&mut self, key: TaskKey, execution: Execution) {
+        let state = self.tasks.get_mut(&key).expect("the caller found it");
+        self.observer.observe(&Event::TaskFinished {
+            path: TaskPath {
+                partition: &self.id,
+                window: state.window,
+                task: &state.task,
+                attempt: state.attempt,
+            },
+            execution: &execution,
+        });
+        let success = execution.outcome.is_success();
+        let output = Arc::new(TaskOutput {
+            task: Arc::clone(&state.task),
+            attempt: state.attempt,
+            execution,
+        });
+        self.held_bytes -= state.output_bytes;
+        state.output_bytes = output.stdout().len() + output.stderr().len();
+        self.held_bytes += state.output_bytes;
+        state.output = Some(Arc::clone(&output));
+        let (task, window) = (RunId::new(key), state.window);
+        if !success {
+            state.phase = TaskPhase::Deciding;
+            let retries_left = self.config.task_retries_max.saturating_sub(state.attempt - 1);
+            let failure = TaskFailure { output, retries_left };
+            self.effects.push(Effect::Hook(HookCall::Error { task, window, failure }));
+        } else if self.hooks.task_missing {
+            self.settle_task(key, TaskEnd::Succeeded);
+        } else {
+            state.phase = TaskPhase::Completing;
+            self.effects.push(Effect::Hook(HookCall::TaskComplete { task, window, output }));
+        }
+    }
+
+    pub(super) fn on_task_hook(&mut self, run: RunId, result: Result<Outputs, HookFailure>) {
+        let key = run.get();
+        if !self.tasks.contains_key(&key) {
+            return;
+        }
+        match result {
+            Ok(outputs) if outputs.is_hook_missing() => {
+                self.hooks.task_missing = true;
+                self.settle_task(key, TaskEnd::Succeeded);
+            }
+            Ok(outputs) => self.deliver_task_outputs(key, outputs),
+            Err(failure) => self.fail_task(key, &Fate::from_hook(&failure)),
+        }
+    }
+
+    pub(super) fn on_error_hook(
+        &mut self,
+        run: RunId,
+        result: Result<(ErrorAction, Vec<Priority>), HookFailure>,
+    ) {
+        let key = run.get();
+        let Some(state) = self.tasks.get(&key) else { return };
+        let policy = Fate::from_task(state.output.as_ref().expect("an attempt has ended"));
+        match result {
+            Err(failure) => self.fail_task(key, &Fate::from_hook(&failure)),
+            Ok((ErrorAction::Retry, _)) => self.retry_task(key, Duration::ZERO, &policy),
+            Ok((ErrorAction::RetryAfter(delay), _)) => self.retry_task(key, delay, &policy),
+            Ok((ErrorAction::Skip, _)) => {
+                self.observer.observe(&Event::TaskSkipped { path: self.path(key) });
+                self.settle_task(key, TaskEnd::Failed);
+            }
+            Ok((ErrorAction::Replace(tasks), priorities)) => {
+                self.replace_task(key, tasks, priorities);
+            }
+            Ok((_, _)) => self.fail_task(key, &policy),
+        }
+    }
+
+    fn retry_task(&mut self, key: TaskKey, delay: Duration, policy: &Fate) {
+        let state = self.tasks.get_mut(&key).expect("the caller found it");
+        if state.attempt > self.config.task_retries_max {
+            self.observer.observe(&Event::RetriesExhausted { path: self.path(key) });
+            return self.fail_task(key, policy);
+        }
+        state.phase = TaskPhase::BackingOff;
+        self.observer.observe(&Event::TaskRetried { path: self.path(key), delay });
+        if delay.is_zero() {
+            self.start_attempt(key);
+        } else {
+            self.set_timer(self.now + delay, Timer::Attempt(key));
+        }
+    }
+
+    /// Attaches the replacements before the replaced task is detached, so that no message completes
+    /// in between.
+    fn replace_task(&mut self, key: TaskKey, tasks: Vec<Task>, priorities: Vec<Priority>) {
+        let state = &self.tasks[&key];
+        let generation = state.generation + 1;
+        let (window, parent) = (state.window, state.task.id.clone());
+        let limit = self.config.replacements_max;
+        let refused = if generation > limit && !tasks.is_empty() {
+            Some(format!("a chain of more than {limit} replacements (executor.max_replacements)"))
+        } else {
+            tasks.iter().find_map(|task| self.check_offsets(task).err())
+        };
+        if let Some(error) = refused {
+            let failure = HookFailure { hook: Hook::OnError, error, panicked: false };
+            self.observer.observe(&Event::HookFailed {
+                hook: Hook::OnError,
+                partition: Some(&self.id),
+                window: Some(window),
+                offset: self.tasks[&key].offsets.first().copied(),
+                task: parent.as_ref().map(TaskId::as_str),
+                error: &failure.error,
+                panicked: false,
+            });
+            return self.fail_task(key, &Fate::from_hook(&failure));
+        }
+        let replacements = tasks.len();
+        self.observer.observe(&Event::TaskReplaced { path: self.path(key), replacements });
+        let keys: Vec<_> = tasks
+            .into_iter()
+            .zip(priorities)
+            .map(|(mut task, priority)| {
+                task.parent = task.parent.or_else(|| parent.clone());
+                self.attach(window, task, priority, generation)
+            })
+            .collect();
+        self.settle_task(key, TaskEnd::Replaced);
+        for key in keys {
+            self.start_attempt(key);
+        }
+    }
+
+    /// The task failed for good: its messages go to the dead letters.
+    pub(super) fn fail_task(&mut self, key: TaskKey, fate: &Fate) {
+        let offsets = self.tasks[&key].offsets.clone();
+        for offset in offsets {
+            self.doom(offset, fate.clone());
+        }
+        self.settle_task(key, TaskEnd::Failed);
+    }
+
+    /// The task needs nothing more.
+    pub(super) fn settle_task(&mut self, key: TaskKey, end: TaskEnd) {
+        let state = self.tasks.remove(&key).expect("a task is settled once");
+        self.held_bytes -= state.output_bytes;
+        let keep = !self.hooks.window_missing && end != TaskEnd::Replaced;
+        let window = self.windows.get_mut(&state.window).expect("a window outlives its tasks");
+        window.open_tasks -= 1;
+        if let Some(output) = state.output.as_ref().filter(|_| keep) {
+            window.results.push(Arc::clone(output));
+            window.results_bytes += state.output_bytes;
+            self.held_bytes += state.output_bytes;
+        }
+        for &offset in &state.offsets {
+            self.detach_from_message(offset, state.output.as_ref(), end);
+        }
+        self.check_window(state.window);
+    }
+
+    pub(super) fn path(&self, key: TaskKey) -> TaskPath<'_> {
+        let state = &self.tasks[&key];
+        TaskPath {
+            partition: &self.id,
+            window: state.window,
+            task: &state.task,
+            attempt: state.attempt,
+        }
+    }
+}

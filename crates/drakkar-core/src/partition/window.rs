@@ -1,0 +1,200 @@
+//! Windows: formed from the queue, finished when their tasks and messages are settled.
+
+use super::effect::{Effect, HookCall};
+use super::message::{Fate, MessagePhase, MessageState};
+use super::{HookFailure, Partition};
+use crate::erased::AnyCompletedWindow;
+use drakkar_api::{
+    Event, Instant, Offset, SourceError, SourceErrorKind, Task, TaskOutput, WindowId,
+};
+use drakkar_api::{Outputs, Priority};
+use std::sync::Arc;
+
+/// The state of one window.
+#[derive(Debug)]
+pub(super) struct WindowState {
+    pub(super) messages: Vec<Offset>,
+    pub(super) formed_at: Instant,
+    pub(super) phase: WindowPhase,
+    /// Tasks that `arrange` returned so far, while the window is taken message by message.
+    pub(super) collected: Vec<(Task, Priority)>,
+    pub(super) open_tasks: usize,
+    /// Messages that are not settled.
+    pub(super) open_messages: usize,
+    pub(super) tasks_total: usize,
+    /// Kept only for the window hook.
+    pub(super) results: Vec<Arc<TaskOutput>>,
+    /// Bytes of `results`.
+    pub(super) results_bytes: usize,
+}
+
+/// Where a window stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WindowPhase {
+    /// `arrange` runs for all messages, or waits for its next attempt; this is attempt `attempt`.
+    Arranging { attempt: u32 },
+    /// `arrange` runs for message number `index` alone.
+    Isolating { index: usize },
+    /// Its tasks and messages are being worked on.
+    Working,
+    /// `on_window_complete`, or the delivery of its outputs.
+    Completing,
+    /// The hook failed; the messages go to the dead letters.
+    DeadLettering,
+}
+
+impl Partition {
+    /// Forms a window, if one may be formed and there is something to put into it.
+    pub(super) fn form_window(&mut self) {
+        let may = self.arranging.is_none()
+            && !self.drain.is_active()
+            && self.windows.len() < self.config.open_windows_max;
+        if !may {
+            return;
+        }
+        let room = self.config.ahead_max.saturating_sub(self.watermark.ahead());
+        let size = self.config.window_size.min(room);
+        let id = WindowId::new(self.windows_formed + 1);
+        let mut offsets = Vec::new();
+        while offsets.len() < size {
+            let Some(source) = self.queue.pop_front() else { break };
+            let bytes = source.size_bytes();
+            self.queued_bytes -= bytes;
+            let offset = source.offset;
+            match self.watermark.register(offset) {
+                Ok(token) => {
+                    self.held_bytes += bytes;
+                    self.busy_messages += 1;
+                    self.messages.insert(offset, MessageState::new(source, token, id, self.now));
+                    offsets.push(offset);
+                }
+                Err(repeat) => {
+                    let error = SourceError::new(SourceErrorKind::Other, repeat.to_string());
+                    self.observer.observe(&Event::SourceTrouble { error: &error });
+                }
+            }
+        }
+        if offsets.is_empty() {
+            return;
+        }
+        self.windows_formed += 1;
+        let state = WindowState {
+            open_messages: offsets.len(),
+            messages: offsets,
+            formed_at: self.now,
+            phase: WindowPhase::Arranging { attempt: 1 },
+            collected: Vec::new(),
+            open_tasks: 0,
+            tasks_total: 0,
+            results: Vec::new(),
+            results_bytes: 0,
+        };
+        self.windows.insert(id, state);
+        self.arranging = Some(id);
+        self.call_arrange(id, 0, usize::MAX);
+    }
+
+    /// Ends a window if nothing of it is open: calls its hook first, if there may be one.
+    pub(super) fn check_window(&mut self, id: WindowId) {
+        let Some(window) = self.windows.get_mut(&id) else { return };
+        let settled = window.open_tasks == 0 && window.open_messages == 0;
+        match window.phase {
+            WindowPhase::Working if settled => {
+                if self.hooks.window_missing || window.tasks_total == 0 {
+                    self.finish_window(id);
+                } else {
+                    self.call_window_hook(id);
+                }
+            }
+            WindowPhase::DeadLettering if settled => self.finish_window(id),
+            _ => {}
+        }
+    }
+
+    fn call_window_hook(&mut self, id: WindowId) {
+        let window = self.windows.get_mut(&id).expect("the caller found it");
+        window.phase = WindowPhase::Completing;
+        let typed = window.messages.iter().filter_map(|offset| self.messages.get(offset));
+        let completed = AnyCompletedWindow {
+            id,
+            partition: self.id.clone(),
+            messages: typed.filter_map(|message| message.typed.clone()).collect(),
+            results: window.results.clone(),
+            elapsed: self.now - window.formed_at,
+        };
+        self.busy_messages += 1;
+        self.effects.push(Effect::Hook(HookCall::WindowComplete { window: completed }));
+    }
+
+    pub(super) fn on_window_hook(&mut self, id: WindowId, result: Result<Outputs, HookFailure>) {
+        if !self.windows.contains_key(&id) {
+            return;
+        }
+        match result {
+            Ok(outputs) if outputs.is_hook_missing() => {
+                self.busy_messages -= 1;
+                self.finish_window(id);
+                self.on_window_hook_missing();
+            }
+            Ok(outputs) => self.deliver_window_outputs(id, outputs),
+            Err(failure) => self.dead_letter_window(id, &Fate::from_hook(&failure)),
+        }
+    }
+
+    /// The outputs of the window hook are settled.
+    pub(super) fn window_outputs_done(&mut self, id: WindowId) {
+        self.busy_messages -= 1;
+        self.finish_window(id);
+    }
+
+    /// There is no window hook: nothing is held for one any more.
+    fn on_window_hook_missing(&mut self) {
+        if self.hooks.window_missing {
+            return;
+        }
+        self.hooks.window_missing = true;
+        for window in self.windows.values_mut() {
+            window.results.clear();
+            self.held_bytes -= std::mem::take(&mut window.results_bytes);
+        }
+        let held = self.messages.iter().filter(|(_, m)| m.phase == MessagePhase::Held);
+        let held: Vec<_> = held.map(|(&offset, _)| offset).collect();
+        for offset in held {
+            self.finish_message(offset);
+        }
+    }
+
+    /// The window hook failed, or its outputs route nowhere: every message of the window that is
+    /// not in the dead letters goes there.
+    pub(super) fn dead_letter_window(&mut self, id: WindowId, fate: &Fate) {
+        self.busy_messages -= 1;
+        let window = self.windows.get_mut(&id).expect("its hook was called");
+        window.phase = WindowPhase::DeadLettering;
+        let offsets = window.messages.clone();
+        for offset in offsets {
+            let message = self.messages.get_mut(&offset).expect("held for its window");
+            if message.fate.is_dead_letter() {
+                continue;
+            }
+            message.fate = fate.clone();
+            self.busy_messages += 1;
+            self.windows.get_mut(&id).expect("found above").open_messages += 1;
+            self.dead_letter_message(offset);
+        }
+        self.check_window(id);
+    }
+
+    fn finish_window(&mut self, id: WindowId) {
+        let Some(window) = self.windows.remove(&id) else { return };
+        self.held_bytes -= window.results_bytes;
+        for &offset in &window.messages {
+            self.finish_message(offset);
+        }
+        self.observer.observe(&Event::WindowFinished {
+            partition: &self.id,
+            window: id,
+            tasks: window.tasks_total,
+            duration: self.now - window.formed_at,
+        });
+    }
+}

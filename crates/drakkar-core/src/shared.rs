@@ -1,0 +1,189 @@
+//! What all actors of an engine share: the table of assigned partitions, the flow gate, and the
+//! parts that the engine was made of.
+
+use crate::backpressure::{FlowGate, Load};
+use crate::config::EngineConfig;
+use crate::delivery::{LaneHandle, Router};
+use crate::driver::Mail;
+use crate::erased::DynHandler;
+use crate::inbox::Inbox;
+use crate::partition::{HookPresence, Input};
+use drakkar_api::{Clock, Context, Epoch, Event, Executor, Flow, Observer, PartitionId, Source};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The assigned partitions, by epoch. What comes for an epoch that is not here is discarded
+/// (promise RB-2).
+#[derive(Default)]
+pub(crate) struct Partitions {
+    by_epoch: Mutex<BTreeMap<Epoch, Entry>>,
+    emptied: tokio::sync::Notify,
+}
+
+#[derive(Clone)]
+struct Entry {
+    id: PartitionId,
+    inbox: Arc<Inbox<Mail>>,
+}
+
+impl Partitions {
+    pub(crate) fn insert(&self, epoch: Epoch, id: PartitionId, inbox: Arc<Inbox<Mail>>) {
+        self.lock().insert(epoch, Entry { id, inbox });
+    }
+
+    pub(crate) fn remove(&self, epoch: Epoch) {
+        let mut table = self.lock();
+        table.remove(&epoch);
+        if table.is_empty() {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// Waits until no partition is assigned.
+    pub(crate) async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.len() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Hands an input to the partition of `epoch`, and answers whether there is one.
+    pub(crate) fn send(&self, epoch: Epoch, input: Input) -> bool {
+        self.mail(epoch, Mail::Input(input))
+    }
+
+    /// The table stays locked while the mail is pushed: what is pushed is seen by whoever removes
+    /// the partition.
+    pub(crate) fn mail(&self, epoch: Epoch, mail: Mail) -> bool {
+        let table = self.lock();
+        table.get(&epoch).map(|entry| entry.inbox.push(mail)).is_some()
+    }
+
+    pub(crate) fn epochs(&self) -> Vec<Epoch> {
+        self.lock().keys().copied().collect()
+    }
+
+    pub(crate) fn ids(&self, epochs: &[Epoch]) -> Vec<PartitionId> {
+        let table = self.lock();
+        epochs.iter().filter_map(|epoch| table.get(epoch)).map(|entry| entry.id.clone()).collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Epoch, Entry>> {
+        self.by_epoch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The parts of an engine.
+pub(crate) struct Shared {
+    pub(crate) handler: Arc<dyn DynHandler>,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) executor: Arc<dyn Executor>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: Arc<EngineConfig>,
+    pub(crate) context: Context,
+    pub(crate) router: Arc<Router>,
+    pub(crate) lanes: Vec<LaneHandle>,
+    pub(crate) dead_letters: LaneHandle,
+    pub(crate) partitions: Arc<Partitions>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    gate: Mutex<FlowGate>,
+    hooks: Mutex<HookPresence>,
+    closing: AtomicBool,
+}
+
+/// What [`Shared`] is made of.
+pub(crate) struct SharedParts {
+    pub(crate) handler: Arc<dyn DynHandler>,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) executor: Arc<dyn Executor>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: Arc<EngineConfig>,
+    pub(crate) context: Context,
+    pub(crate) router: Arc<Router>,
+    pub(crate) lanes: Vec<LaneHandle>,
+    pub(crate) dead_letters: LaneHandle,
+    pub(crate) partitions: Arc<Partitions>,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: SharedParts) -> Self {
+        let gate = FlowGate::new(parts.config.load_count, parts.config.load_bytes);
+        Self {
+            handler: parts.handler,
+            source: parts.source,
+            executor: parts.executor,
+            observer: parts.observer,
+            clock: parts.clock,
+            config: parts.config,
+            context: parts.context,
+            router: parts.router,
+            lanes: parts.lanes,
+            dead_letters: parts.dead_letters,
+            partitions: parts.partitions,
+            runtime: tokio::runtime::Handle::current(),
+            gate: Mutex::new(gate),
+            hooks: Mutex::default(),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// Replaces one contribution to the load by another; closes or opens the flow if need be. The
+    /// gate stays locked while the source is told, so that two changes cannot arrive swapped.
+    pub(crate) fn change_load(&self, before: Load, after: Load) {
+        if before == after {
+            return;
+        }
+        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(flow) = gate.update(before, after) else { return };
+        let load = gate.load().count;
+        if !self.is_closing() {
+            self.source.set_flow(flow);
+        }
+        drop(gate);
+        let active = flow == Flow::Closed;
+        self.observer.observe(&Event::Backpressure { active, load });
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner).load()
+    }
+
+    pub(crate) fn is_backpressured(&self) -> bool {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner).flow() == Flow::Closed
+    }
+
+    /// Closes the flow for good.
+    pub(crate) fn begin_closing(&self) {
+        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.closing.store(true, Ordering::SeqCst);
+        self.source.set_flow(Flow::Closed);
+        drop(gate);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    /// Returns the hooks that are known to be missing, for a new partition.
+    pub(crate) fn hooks(&self) -> HookPresence {
+        *self.hooks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers what a partition learnt.
+    pub(crate) fn learn_hooks(&self, learnt: HookPresence) {
+        let mut hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        hooks.task_missing |= learnt.task_missing;
+        hooks.message_missing |= learnt.message_missing;
+        hooks.window_missing |= learnt.window_missing;
+    }
+}
