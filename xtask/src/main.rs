@@ -1,1 +1,64 @@
-fn main() {}
+//! The project's chores: `cargo xtask <command>`.
+//!
+//! Depends on nothing of ours, so that it builds in seconds and works when the rest does not compile. Results go to
+//! standard output, progress to standard error.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool talks to its user"
+)]
+
+mod arguments;
+mod cargo;
+mod process;
+mod services;
+mod workspace;
+
+use std::env;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use arguments::{Arguments, UsageError};
+
+const HELP: &str = "\
+The project's chores.
+
+Usage: cargo xtask <command> [arguments]
+
+Commands:
+  services     Start, stop and show the real services that tests need
+
+`cargo xtask <command> --help` says more. Exit codes: 0 done, 1 failed, 2 mistake in the command line.
+";
+
+fn main() -> ExitCode {
+    match dispatch(Arguments::new(env::args().skip(1))) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn dispatch(mut arguments: Arguments) -> Result<ExitCode> {
+    let command = arguments.next();
+    let (help, run): (&str, fn(Arguments) -> Result<ExitCode>) = match command.as_deref() {
+        Some("services") => (services::command::HELP, services::command::run),
+        None | Some("help" | "--help" | "-h") => {
+            print!("{HELP}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(unknown) => {
+            return Err(UsageError(format!("unknown command \"{unknown}\"; see --help")).into());
+        }
+    };
+    if arguments.flag("--help") || arguments.flag("-h") {
+        print!("{help}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    run(arguments)
+}
