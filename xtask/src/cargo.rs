@@ -1,7 +1,8 @@
 //! Running cargo.
 
 use std::env;
-use std::process::{Command, ExitStatus};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
@@ -43,6 +44,13 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = status(command)?;
     ensure!(status.success(), "{}: {status}", shown(command));
     Ok(())
+}
+
+/// Hands a child's exit status on, as a shell would.
+pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
+    let by_signal = || status.signal().map(|signal| 128 + signal);
+    let code = status.code().or_else(by_signal).and_then(|code| u8::try_from(code).ok());
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 fn shown(command: &Command) -> String {

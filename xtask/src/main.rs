@@ -11,7 +11,9 @@
 )]
 
 mod arguments;
+mod bench;
 mod cargo;
+mod integration;
 mod process;
 mod services;
 mod workspace;
@@ -29,6 +31,8 @@ The project's chores.
 Usage: cargo xtask <command> [arguments]
 
 Commands:
+  integration  Run the tests that need real services
+  bench        Run the benchmarks
   services     Start, stop and show the real services that tests need
 
 `cargo xtask <command> --help` says more. Exit codes: 0 done, 1 failed, 2 mistake in the command line.
@@ -47,6 +51,8 @@ fn main() -> ExitCode {
 fn dispatch(mut arguments: Arguments) -> Result<ExitCode> {
     let command = arguments.next();
     let (help, run): (&str, fn(Arguments) -> Result<ExitCode>) = match command.as_deref() {
+        Some("integration") => (integration::HELP, integration::run),
+        Some("bench") => (bench::HELP, bench::run),
         Some("services") => (services::command::HELP, services::command::run),
         None | Some("help" | "--help" | "-h") => {
             print!("{HELP}");

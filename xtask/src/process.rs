@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 /// How long the kernel may take to end a process after SIGKILL.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+const REAP_POLL: Duration = Duration::from_millis(20);
 
 /// One process, told apart from later owners of the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +63,23 @@ impl ProcessIdentity {
             bail!("process {} did not end within {KILL_DEADLINE:?} of SIGKILL", self.pid);
         }
         Ok(())
+    }
+
+    /// Waits until the process that ended has left the process table, too, and says whether it has.
+    ///
+    /// Its parent must see to that, for a service usually init; until then some servers take it for alive.
+    pub(crate) fn is_reaped_within(self, limit: Duration) -> Result<bool> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let stat = Stat::read(self.pid)?;
+            if stat.is_none_or(|stat| stat.started_ticks != self.started_ticks) {
+                return Ok(true);
+            }
+            if Instant::now() > deadline {
+                return Ok(false);
+            }
+            thread::sleep(REAP_POLL);
+        }
     }
 
     /// Opens a handle to this very process; `None` if it has gone.
@@ -154,7 +174,9 @@ mod tests {
         assert!(identity.is_alive().expect("readable"));
         identity.terminate(Signal::TERM, Duration::from_secs(10)).expect("it ends");
         assert!(!identity.is_alive().expect("readable"), "not reaped yet, and yet not alive");
+        assert!(!identity.is_reaped_within(Duration::ZERO).expect("readable"));
         child.wait().expect("it is our child");
+        assert!(identity.is_reaped_within(Duration::ZERO).expect("readable"));
     }
 
     #[test]

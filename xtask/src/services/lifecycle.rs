@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::home::{Home, ServicesLock, services_dir};
 use super::probe::probe;
@@ -129,7 +129,6 @@ impl Services {
             Some(died) => native::start(service, &self.home(service), Some(died)),
             None => self.start_container(service),
         }
-        .with_context(|| format!("to begin anew: cargo xtask services down {service}"))
     }
 
     fn start_container(&self, service: Service) -> Result<State> {

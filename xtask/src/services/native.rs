@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::Signal;
 
 use super::home::Home;
@@ -29,6 +29,9 @@ const START_POLL: Duration = Duration::from_millis(200);
 
 /// From the signal that asks a service to end to SIGKILL.
 const STOP_GRACE: Duration = Duration::from_secs(30);
+
+/// From the end of a service to its id being free, which the next start waits for.
+const REAP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Where one service lives and listens.
 #[derive(Debug)]
@@ -84,8 +87,12 @@ pub(crate) fn locate(service: Service) -> Result<Box<dyn NativeService>> {
 /// Starts the service and waits until it answers. The ports and the data of a process that died are used again.
 pub(crate) fn start(service: Service, home: &Home, died: Option<&NativeState>) -> Result<State> {
     let native = locate(service)?;
-    let site = site(native.as_ref(), home, died)?;
-    native.prepare(&site)?;
+    if let Some(died) = died {
+        // PostgreSQL refuses to start while the id in its lock file exists. If it stays, the log will tell.
+        died.process.is_reaped_within(REAP_DEADLINE)?;
+    }
+    let site = site(service, native.as_ref(), home, died)?;
+    native.prepare(&site).with_context(|| format!("failed to prepare {service}"))?;
 
     let log_start = home.log_len();
     let mut child = spawn(native.command(&site)?, home)?;
@@ -106,12 +113,13 @@ pub(crate) fn start(service: Service, home: &Home, died: Option<&NativeState>) -
         wait_until_ready(&mut child, ready)?;
         Ok(state)
     });
-    if started.is_err() {
+    started.map_err(|error| {
         // It may have ended by itself; that it is gone is all that matters.
         child.kill().ok();
         child.wait().ok();
-    }
-    started.with_context(|| format!("failed to start {service}; {}", home.log_tail(log_start)))
+        let tail = home.log_tail(log_start);
+        anyhow!("failed to start {service}: {error:#}\n{tail}\n{}", begin_anew(service))
+    })
 }
 
 /// Ends the service cleanly, or by force when it does not end.
@@ -121,10 +129,23 @@ pub(crate) fn stop(service: Service, state: &NativeState) -> Result<()> {
     state.process.terminate(signal, STOP_GRACE).with_context(|| format!("failed to stop {service}"))
 }
 
-fn site(native: &dyn NativeService, home: &Home, died: Option<&NativeState>) -> Result<Site> {
+fn begin_anew(service: Service) -> String {
+    format!("to begin anew: cargo xtask services down {service}")
+}
+
+fn site(
+    service: Service,
+    native: &dyn NativeService,
+    home: &Home,
+    died: Option<&NativeState>,
+) -> Result<Site> {
     let site = match died {
         Some(died) => {
-            ensure!(ports::are_free(&died.ports), "one of its ports {:?} is taken", died.ports);
+            let (ports, advice) = (&died.ports, begin_anew(service));
+            ensure!(
+                ports::are_free(ports),
+                "one of {service}'s ports {ports:?} is taken\n{advice}"
+            );
             Site {
                 folder: home.folder().to_owned(),
                 data: died.data.clone(),

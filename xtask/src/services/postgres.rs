@@ -52,7 +52,8 @@ impl Postgres {
 impl User {
     fn named(name: &str) -> Result<Self> {
         let id = |what: &str| -> Result<u32> {
-            let output = Command::new("id").args([what, name]).output()?;
+            let output = Command::new("id").args([what, name]).output();
+            let output = output.context("failed to run id")?;
             ensure!(output.status.success(), "there is no user \"{name}\"");
             Ok(String::from_utf8(output.stdout)?.trim().parse()?)
         };
