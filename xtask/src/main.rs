@@ -16,6 +16,7 @@ mod cargo;
 mod integration;
 mod process;
 mod services;
+mod tidy;
 mod workspace;
 
 use std::env;
@@ -33,6 +34,7 @@ Usage: cargo xtask <command> [arguments]
 Commands:
   integration  Run the tests that need real services
   bench        Run the benchmarks
+  tidy         Check the rules that no compiler knows
   services     Start, stop and show the real services that tests need
 
 `cargo xtask <command> --help` says more. Exit codes: 0 done, 1 failed, 2 mistake in the command line.
@@ -53,6 +55,7 @@ fn dispatch(mut arguments: Arguments) -> Result<ExitCode> {
     let (help, run): (&str, fn(Arguments) -> Result<ExitCode>) = match command.as_deref() {
         Some("integration") => (integration::HELP, integration::run),
         Some("bench") => (bench::HELP, bench::run),
+        Some("tidy") => (tidy::command::HELP, tidy::command::run),
         Some("services") => (services::command::HELP, services::command::run),
         None | Some("help" | "--help" | "-h") => {
             print!("{HELP}");
