@@ -1,7 +1,7 @@
 //! What follows a subcommand on the command line: flags, names, and the words after `--`.
 //!
-//! Flags may stand anywhere before `--`. Whatever nobody asked for is an error, so a mistyped flag is never
-//! taken for a name.
+//! Flags may stand anywhere before `--`. Whatever nobody asked for is an error, so a mistyped flag
+//! is never taken for a name.
 
 use std::fmt;
 

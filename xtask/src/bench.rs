@@ -16,8 +16,8 @@ benchmarks in release mode, and takes down what it brought up.
 
 Usage: cargo xtask bench [--json] [--quick] [row..]
 
-The arguments go to the drakkar-bench binary, which finds the broker in DRAKKAR_BENCH_KAFKA (host:port)
-and the worker to measure in DRAKKAR_BENCH_WORKER (a path).
+The arguments go to the drakkar-bench binary, which finds the broker in DRAKKAR_BENCH_KAFKA
+(host:port) and the worker to measure in DRAKKAR_BENCH_WORKER (a path).
 ";
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {

@@ -1,6 +1,7 @@
 //! `cargo xtask integration`: the tests that need real services.
 //!
-//! Their targets have `test = false`, so that only this command runs them, and here a missing service is a failure.
+//! Their targets have `test = false`, so that only this command runs them, and here a missing
+//! service is a failure.
 
 use std::process::{Command, ExitCode};
 
@@ -15,9 +16,9 @@ use crate::{bench, cargo};
 pub(crate) const HELP: &str = "\
 Brings up what the integration tests need, runs them, and takes down what it brought up.
 
-Usage: cargo xtask integration [suite..] [--provider <docker|native>] [-- arguments of the test binary]
+Usage: cargo xtask integration [suite..] [--provider <docker|native>] [-- argument..]
 
-Suites: kafka (default: all)
+Suites: kafka (default: all). What follows -- goes to the test binary, such as a test's name.
 
 The tests find their services in DRAKKAR_TEST_<SERVICE> (host:port), the worker that they run in
 DRAKKAR_BENCH_WORKER, and in DRAKKAR_XTASK the program that restarts a service for them.
@@ -45,8 +46,9 @@ fn run_suites(
     test_arguments: &[String],
     provider: Provider,
 ) -> Result<ExitCode> {
-    let worker = bench::build_worker()?;
+    // Asked for before anything is built: the path of a program that was replaced is lost.
     let xtask = std::env::current_exe().context("failed to find the path of xtask")?;
+    let worker = bench::build_worker()?;
     for suite in suites {
         let session = Session::begin(suite.services, provider)?;
         let mut tests = test_command(suite, test_arguments);

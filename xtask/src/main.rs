@@ -1,7 +1,7 @@
 //! The project's chores: `cargo xtask <command>`.
 //!
-//! Depends on nothing of ours, so that it builds in seconds and works when the rest does not compile. Results go to
-//! standard output, progress to standard error.
+//! Depends on nothing of ours, so that it builds in seconds and works when the rest does not
+//! compile. Results go to standard output, progress to standard error.
 
 #![forbid(unsafe_code)]
 #![expect(
@@ -13,6 +13,8 @@
 mod arguments;
 mod bench;
 mod cargo;
+mod ci;
+mod features;
 mod integration;
 mod process;
 mod services;
@@ -32,12 +34,15 @@ The project's chores.
 Usage: cargo xtask <command> [arguments]
 
 Commands:
+  ci           Run every check there is: what a change must pass
+  tidy         Check the rules that no compiler knows
+  features     Build each feature by itself and check what the crates link
   integration  Run the tests that need real services
   bench        Run the benchmarks
-  tidy         Check the rules that no compiler knows
-  services     Start, stop and show the real services that tests need
+  services     Start, stop and show the real services
 
-`cargo xtask <command> --help` says more. Exit codes: 0 done, 1 failed, 2 mistake in the command line.
+`cargo xtask <command> --help` says more.
+Exit codes: 0 done, 1 failed, 2 mistake in the command line; or what tests and benchmarks exit with.
 ";
 
 fn main() -> ExitCode {
@@ -55,6 +60,8 @@ fn dispatch(mut arguments: Arguments) -> Result<ExitCode> {
     let (help, run): (&str, fn(Arguments) -> Result<ExitCode>) = match command.as_deref() {
         Some("integration") => (integration::HELP, integration::run),
         Some("bench") => (bench::HELP, bench::run),
+        Some("ci") => (ci::HELP, ci::run),
+        Some("features") => (features::HELP, features::run),
         Some("tidy") => (tidy::command::HELP, tidy::command::run),
         Some("services") => (services::command::HELP, services::command::run),
         None | Some("help" | "--help" | "-h") => {

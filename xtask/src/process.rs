@@ -1,7 +1,8 @@
 //! Processes that outlive xtask: recognising them again and ending them.
 //!
-//! A process is known by its id *and* the moment it started, because ids are reused. Signals go through a pidfd that
-//! was checked against both, so a stranger that got the id later is never signalled.
+//! A process is known by its id *and* the moment it started, because ids are reused. Signals go
+//! through a pidfd that was checked against both, so a stranger that got the id later is never
+//! signalled.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -39,7 +40,8 @@ impl ProcessIdentity {
         self.pid
     }
 
-    /// Says whether this very process still runs; one that has exited and was not yet reaped does not.
+    /// Says whether this very process still runs; one that has exited and was not yet reaped does
+    /// not.
     pub(crate) fn is_alive(self) -> Result<bool> {
         let stat = Stat::read(self.pid)?;
         Ok(stat.is_some_and(|stat| stat.started_ticks == self.started_ticks && !stat.has_exited))
@@ -67,7 +69,8 @@ impl ProcessIdentity {
 
     /// Waits until the process that ended has left the process table, too, and says whether it has.
     ///
-    /// Its parent must see to that, for a service usually init; until then some servers take it for alive.
+    /// Its parent must see to that, for a service usually init; until then some servers take it for
+    /// alive.
     pub(crate) fn is_reaped_within(self, limit: Duration) -> Result<bool> {
         let deadline = Instant::now() + limit;
         loop {
@@ -84,7 +87,8 @@ impl ProcessIdentity {
 
     /// Opens a handle to this very process; `None` if it has gone.
     ///
-    /// The check comes after the opening: what the handle holds cannot be swapped for another process any more.
+    /// The check comes after the opening: what the handle holds cannot be swapped for another
+    /// process any more.
     fn open(self) -> Result<Option<OwnedFd>> {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         let pid = pid.with_context(|| format!("{} is no process id", self.pid))?;
@@ -139,7 +143,8 @@ impl Stat {
         }
     }
 
-    /// The name in the second field may hold blanks and parentheses, so fields are counted from its last `)`.
+    /// The name in the second field may hold blanks and parentheses, so fields are counted from its
+    /// last `)`.
     fn parse(line: &str) -> Option<Self> {
         let (_, fields) = line.rsplit_once(')')?;
         let mut fields = fields.split_whitespace();

@@ -23,7 +23,8 @@ pub(crate) fn target() -> Result<PathBuf> {
     Ok(metadata.target_directory)
 }
 
-/// The folder for downloads that are worth keeping: `DRAKKAR_CACHE_DIR`, else `drakkar` in the user's cache folder.
+/// The folder for downloads that are worth keeping: `DRAKKAR_CACHE_DIR`, else `drakkar` in the
+/// user's cache folder.
 pub(crate) fn cache() -> Result<PathBuf> {
     let folder = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = folder("DRAKKAR_CACHE_DIR")

@@ -17,8 +17,8 @@ Runs the real services that tests need, on loopback.
 Usage: cargo xtask services <command> [service..] [options]
 
 Commands:
-  up       Start what is not up and print the addresses; without names, all that the provider can run
-  down     End services and delete their data; without names, all
+  up       Start what is not up and print the addresses (default: all that the provider can run)
+  down     End services and delete their data (default: all)
   status   Show what is up; fails if a named service is not
   restart  End a service cleanly and start it again, with the same address and data
   kill     End a service with SIGKILL; restart or up brings it back with the same address and data
@@ -27,8 +27,8 @@ Commands:
 Services: kafka, postgres, redis, mongo
 
 Options:
-  --provider <docker|native>  Who runs what is started (default: DRAKKAR_SERVICES_PROVIDER, else docker if it
-                              answers, else native)
+  --provider <docker|native>  Who runs what is started (default: DRAKKAR_SERVICES_PROVIDER,
+                              else docker if it answers, else native)
   --json                      Print an object keyed by service (up, status, restart)
 ";
 

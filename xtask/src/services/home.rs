@@ -86,7 +86,8 @@ impl Home {
         written.with_context(|| format!("failed to write {}", path.display()))
     }
 
-    /// Forgets the service: its state first, then its data. The log stays for whoever wonders what happened.
+    /// Forgets the service: its state first, then its data. The log stays for whoever wonders what
+    /// happened.
     pub(crate) fn clear(&self) -> Result<()> {
         let state = self.state()?;
         remove(&self.state_file(), |path| fs::remove_file(path))?;

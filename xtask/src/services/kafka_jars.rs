@@ -1,4 +1,5 @@
-//! The broker's jars: Apache Kafka and what it needs, fetched once through Maven and kept in the cache folder.
+//! The broker's jars: Apache Kafka and what it needs, fetched once through Maven and kept in the
+//! cache folder.
 
 use std::ffi::OsString;
 use std::fs;

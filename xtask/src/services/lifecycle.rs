@@ -9,7 +9,8 @@ use super::probe::probe;
 use super::state::State;
 use super::{Provider, Service, docker, native};
 
-/// The services of one folder. Every change is made under a lock, so that two runs of xtask do not interfere.
+/// The services of one folder. Every change is made under a lock, so that two runs of xtask do not
+/// interfere.
 #[derive(Debug)]
 pub(crate) struct Services {
     folder: PathBuf,
@@ -99,7 +100,8 @@ impl Services {
         self.start_again(service, &state)
     }
 
-    /// Ends the service with SIGKILL; `up` and `restart` start it with the same data at the same address.
+    /// Ends the service with SIGKILL; `up` and `restart` start it with the same data at the same
+    /// address.
     pub(crate) fn kill(&self, service: Service) -> Result<()> {
         let _lock = ServicesLock::acquire(&self.folder)?;
         match self.known(service)?.native {

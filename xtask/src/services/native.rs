@@ -1,7 +1,7 @@
 //! Services as plain processes of this machine.
 //!
-//! A process is started in its own process group with its output in a file, so that it outlives xtask and a Ctrl-C
-//! meant for xtask does not reach it.
+//! A process is started in its own process group with its output in a file, so that it outlives
+//! xtask and a Ctrl-C meant for xtask does not reach it.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt;
@@ -84,11 +84,13 @@ pub(crate) fn locate(service: Service) -> Result<Box<dyn NativeService>> {
     })
 }
 
-/// Starts the service and waits until it answers. The ports and the data of a process that died are used again.
+/// Starts the service and waits until it answers. The ports and the data of a process that died are
+/// used again.
 pub(crate) fn start(service: Service, home: &Home, died: Option<&NativeState>) -> Result<State> {
     let native = locate(service)?;
     if let Some(died) = died {
-        // PostgreSQL refuses to start while the id in its lock file exists. If it stays, the log will tell.
+        // PostgreSQL refuses to start while the id in its lock file exists. If it stays, the log
+        // will tell.
         died.process.is_reaped_within(REAP_DEADLINE)?;
     }
     let site = site(service, native.as_ref(), home, died)?;

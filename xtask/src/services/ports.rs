@@ -1,7 +1,8 @@
 //! Free ports on loopback.
 //!
-//! They are taken from below the range that the kernel gives to outgoing connections. Otherwise, while a killed
-//! broker is away, a client that keeps connecting to its port could be given that very port and talk to itself.
+//! They are taken from below the range that the kernel gives to outgoing connections. Otherwise,
+//! while a killed broker is away, a client that keeps connecting to its port could be given that
+//! very port and talk to itself.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Range;
@@ -19,8 +20,8 @@ pub(crate) fn loopback(port: u16) -> SocketAddr {
 
 /// Finds ports that nobody listens on.
 ///
-/// Somebody else may take one before the service does; the service then fails to start and says so. Where the search
-/// begins depends on this process, so that two runs at the same time rarely meet.
+/// Somebody else may take one before the service does; the service then fails to start and says so.
+/// Where the search begins depends on this process, so that two runs at the same time rarely meet.
 pub(crate) fn free(count: usize) -> Result<Vec<u16>> {
     let span = u32::from(RANGE.end - RANGE.start);
     // 7919 is a prime, so neighbouring process ids begin far apart.

@@ -66,7 +66,8 @@ impl NativeService for Postgres {
         1
     }
 
-    /// Another user cannot be expected to reach into the workspace, which may be below somebody's home.
+    /// Another user cannot be expected to reach into the workspace, which may be below somebody's
+    /// home.
     fn data(&self, folder: &Path, ports: &[u16]) -> PathBuf {
         match self.user {
             Some(_) => env::temp_dir().join(format!("drakkar-postgres-{}", ports[0])),

@@ -1,6 +1,7 @@
 //! Asking a service, in its own protocol, whether it serves.
 //!
-//! An open port proves little: a broker listens before it answers, and a stranger may hold the port.
+//! An open port proves little: a broker listens before it answers, and a stranger may hold the
+//! port.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -51,7 +52,8 @@ fn kafka(mut stream: &TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// A startup message; the server accepts it (`R`) once it takes connections, and reports an error (`E`) before.
+/// A startup message; the server accepts it (`R`) once it takes connections, and reports an error
+/// (`E`) before.
 fn postgres(mut stream: &TcpStream) -> Result<()> {
     const PROTOCOL_3_0: u32 = 0x0003_0000;
     let settings = b"user\0postgres\0database\0postgres\0\0";

@@ -1,4 +1,5 @@
-//! Services for as long as something needs them: what was not up is brought up, and taken down afterwards.
+//! Services for as long as something needs them: what was not up is brought up, and taken down
+//! afterwards.
 
 use std::net::SocketAddr;
 
@@ -16,7 +17,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Brings up what is not up. If one service fails, those started before it are taken down again.
+    /// Brings up what is not up. If one service fails, those started before it are taken down
+    /// again.
     pub(crate) fn begin(needed: &[Service], provider: Provider) -> Result<Self> {
         let services = Services::open()?;
         let mut session = Self { services, addresses: Vec::new(), started: Vec::new() };
@@ -41,7 +43,8 @@ impl Session {
         self.stop()
     }
 
-    /// Goes on after a failure, so that one service does not keep the others up; the first failure is reported.
+    /// Goes on after a failure, so that one service does not keep the others up; the first failure
+    /// is reported.
     fn stop(&mut self) -> Result<()> {
         let mut result = Ok(());
         while let Some(service) = self.started.pop() {

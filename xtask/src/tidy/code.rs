@@ -1,7 +1,8 @@
 //! Rust code with its comments and literals blanked out, and with its tests marked.
 //!
-//! This is enough of a lexer for rules about words: what stands in a comment, a string or a character is not code. It
-//! does not parse; rustfmt's layout and one statement per line are taken for granted.
+//! This is enough of a lexer for rules about words: what stands in a comment, a string or a
+//! character is not code. It does not parse; rustfmt's layout and one statement per line are taken
+//! for granted.
 
 /// The code of one file.
 #[derive(Debug)]

@@ -11,8 +11,8 @@ use crate::arguments::Arguments;
 use crate::workspace;
 
 pub(crate) const HELP: &str = "\
-Checks the project's own rules: the crate graph, module docs, banned words, one table of dependencies, a test for
-every promise, links that lead somewhere, no paths of one machine.
+Checks the project's own rules: the crate graph, module docs, banned words, one table of
+dependencies, a test for every promise, links that lead somewhere, no paths of one machine.
 
 Usage: cargo xtask tidy
 ";

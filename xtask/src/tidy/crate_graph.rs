@@ -1,4 +1,5 @@
-//! Which of our crates may depend on which. An arrow that is not in the table needs a decision record first.
+//! Which of our crates may depend on which. An arrow that is not in the table needs a decision
+//! record first.
 
 use anyhow::Result;
 use serde::Deserialize;

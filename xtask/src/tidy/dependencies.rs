@@ -28,7 +28,8 @@ fn check_manifest(path: &str, text: &str) -> Vec<Finding> {
 
 #[derive(Clone, Copy, Debug)]
 enum Section {
-    /// `[dependencies]`, `[dev-dependencies]`, `[target.….build-dependencies]`: an entry is a dependency.
+    /// `[dependencies]`, `[dev-dependencies]`, `[target.….build-dependencies]`: an entry is a
+    /// dependency.
     Dependencies,
     /// `[dependencies.name]`: an entry is a property of a dependency.
     OneDependency,
@@ -59,7 +60,8 @@ impl Section {
     }
 }
 
-/// Headers and entries with the number of their first line; an entry ends where its brackets are closed.
+/// Headers and entries with the number of their first line; an entry ends where its brackets are
+/// closed.
 fn entries(text: &str) -> Vec<(usize, String)> {
     let mut entries: Vec<(usize, String)> = Vec::new();
     let mut depth = 0;

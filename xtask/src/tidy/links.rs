@@ -5,7 +5,8 @@ use anyhow::Result;
 use super::finding::Finding;
 use super::tree::Tree;
 
-/// Every relative link of a Markdown file leads to a tracked file or folder, and its fragment to a heading there.
+/// Every relative link of a Markdown file leads to a tracked file or folder, and its fragment to a
+/// heading there.
 pub(crate) fn check(tree: &Tree) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (path, text) in tree.ending_in(".md") {
@@ -59,7 +60,8 @@ fn leads_somewhere(tree: &Tree, from: &str, target: &str) -> bool {
     }
 }
 
-/// The path from the root; `None` if it leads out of the repository. An empty target is the file itself.
+/// The path from the root; `None` if it leads out of the repository. An empty target is the file
+/// itself.
 fn resolve(from: &str, target: &str) -> Option<String> {
     if target.is_empty() {
         return Some(from.to_owned());
@@ -79,7 +81,8 @@ fn resolve(from: &str, target: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// The headings as fragments, made the way GitHub makes them; of equal ones, only the first can be linked to.
+/// The headings as fragments, made the way GitHub makes them; of equal ones, only the first can be
+/// linked to.
 fn headings(text: &str) -> Vec<String> {
     let mut is_code = false;
     let mut headings = Vec::new();

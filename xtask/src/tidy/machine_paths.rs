@@ -5,7 +5,8 @@ use anyhow::Result;
 use super::finding::Finding;
 use super::tree::Tree;
 
-/// First folders of such paths. They are put between slashes here, so that this file names no such path itself.
+/// First folders of such paths. They are put between slashes here, so that this file names no such
+/// path itself.
 const FOLDERS: [&str; 3] = ["work", "root", "Users"];
 
 /// No tracked file holds such a path.
@@ -22,7 +23,8 @@ pub(crate) fn check(tree: &Tree) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Looks for the path where one can begin: in `docs/work/x` and `host/work/x` the folder is not the first.
+/// Looks for the path where one can begin: in `docs/work/x` and `host/work/x` the folder is not the
+/// first.
 fn names_path_under(folder: &str, line: &str) -> bool {
     let prefix = format!("/{folder}/");
     line.match_indices(&prefix).any(|(at, _)| {

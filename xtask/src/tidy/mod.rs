@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: the project's own rules, those that no compiler and no linter knows.
 //!
-//! Every rule is a function from the tracked files to findings, with tests that show that it can fail.
+//! Every rule is a function from the tracked files to findings, with tests that show that it can
+//! fail.
 
 mod code;
 mod crate_graph;

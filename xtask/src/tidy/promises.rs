@@ -1,7 +1,8 @@
 //! Every promise of `docs/guarantees.md` is kept by a test that says so.
 //!
-//! A promise is declared by its bold id, `**DL-1**`. A test cites it in a comment directly above its attribute,
-//! `// Promise: DL-1, WM-1`. A promise whose text says "(not built yet)" needs no test.
+//! A promise is declared by its bold id, `**DL-1**`. A test cites it in a comment directly above
+//! its attribute, `// Promise: DL-1, WM-1`. A promise whose text says "(not built yet)" needs no
+//! test.
 
 use std::collections::BTreeMap;
 

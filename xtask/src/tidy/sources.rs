@@ -23,7 +23,8 @@ const BANNED_IN_LIBRARIES: [(&str, &str); 2] = [
     ("thread::sleep", "wait for an event, with a deadline"),
 ];
 
-/// They need one unsafe call each, for which no safe one exists; the workspace denies it elsewhere in them.
+/// They need one unsafe call each, for which no safe one exists; the workspace denies it elsewhere
+/// in them.
 const MAY_BE_UNSAFE: [&str; 2] = ["crates/drakkar-exec/", "crates/drakkar-mock-kafka/"];
 
 /// Every file of a crate says first what it is.

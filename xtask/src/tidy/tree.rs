@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// Texts by path, relative to the root and with `/`. A file that is not UTF-8 is there with an empty text.
+/// Texts by path, relative to the root and with `/`. A file that is not UTF-8 is there with an
+/// empty text.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     files: BTreeMap<String, String>,
