@@ -1,0 +1,3 @@
+//! The log: lines of JSON or text, written by a thread of their own.
+
+pub(crate) mod output;
