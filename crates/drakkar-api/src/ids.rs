@@ -275,6 +275,16 @@ impl DeliveryId {
     pub fn new(source: PartitionId, offset: Offset, origin: u32, output: u32) -> Self {
         Self { source, offset, origin, output }
     }
+
+    /// Returns the partition of the message that it was made from.
+    pub fn source(&self) -> &PartitionId {
+        &self.source
+    }
+
+    /// Returns the message that it was made from.
+    pub fn offset(&self) -> Offset {
+        self.offset
+    }
 }
 
 impl fmt::Display for DeliveryId {
