@@ -9,7 +9,7 @@ use super::{HookFailure, Partition};
 use crate::config::SendFailurePolicy;
 use drakkar_api::{
     DeliveryAction, DeliveryFailure, DeliveryId, Event, Hook, MessageEnd, Offset, Outputs, Payload,
-    SinkError, Task, WindowId,
+    SinkError, Task, TaskId, WindowId,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -152,12 +152,17 @@ impl Partition {
     }
 
     fn on_unroutable(&mut self, origin: &Origin, error: String) {
+        let (window, task) = match origin.owner {
+            Owner::Task(key) => (self.tasks[&key].window, self.tasks[&key].task.id.as_ref()),
+            Owner::Message(offset) => (self.messages[&offset].window, None),
+            Owner::Window(id) => (id, None),
+        };
         self.observer.observe(&Event::HookFailed {
             hook: origin.hook,
             partition: Some(&self.id),
-            window: None,
+            window: Some(window),
             offset: Some(origin.offset),
-            task: None,
+            task: task.map(TaskId::as_str),
             error: &error,
             panicked: false,
         });
