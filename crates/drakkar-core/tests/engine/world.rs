@@ -59,6 +59,7 @@ pub(crate) struct Setup<H> {
     pub(crate) executor: FakeExecutor,
     pub(crate) sink: FakeSink<KafkaRecord>,
     pub(crate) files: FakeSink<FileLine>,
+    pub(crate) more_sinks: Vec<AnySink>,
     pub(crate) letters: FakeSink<KafkaRecord>,
     pub(crate) seen: RecordingObserver,
 }
@@ -85,6 +86,7 @@ impl<H: Handler> Setup<H> {
             executor: FakeExecutor::new(8, |task, _| FakeRun::success(input(task))),
             sink: kafka("out"),
             files: FakeSink::new(SinkId::new(SinkKind::Filesystem, "log")),
+            more_sinks: Vec::new(),
             letters: kafka("dead"),
             seen: RecordingObserver::new(),
         }
@@ -122,11 +124,13 @@ impl<H: Handler> Setup<H> {
 
     /// Connects an engine, or says why that failed, and runs it.
     pub(crate) async fn try_start(self) -> Result<World, EngineError> {
+        let mut sinks = vec![AnySink::new(self.sink.clone()), AnySink::new(self.files.clone())];
+        sinks.extend(self.more_sinks);
         let parts = EngineParts {
             handler: Arc::new(self.handler),
             source: Arc::new(self.source.clone()),
             executor: Arc::new(Renumbered::new(self.executor.clone())),
-            sinks: vec![AnySink::new(self.sink.clone()), AnySink::new(self.files.clone())],
+            sinks,
             dead_letters: AnySink::new(self.letters.clone()),
             observer: Arc::new(self.seen.clone()),
             worker: WorkerInfo {
