@@ -3,5 +3,7 @@
 
 mod world;
 
+mod accounting;
 mod delivery;
+mod hooks;
 mod outcomes;
