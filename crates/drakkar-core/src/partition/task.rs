@@ -1,7 +1,7 @@
 //! Tasks: attempts, retries, replacements, and what their end means for their messages.
 
 use super::effect::{Effect, HookCall, RunRequest};
-use super::message::{Fate, TaskEnd};
+use super::message::{Fate, MessageState, TaskEnd};
 use super::{HookFailure, Partition, Timer};
 use drakkar_api::{
     ErrorAction, Event, Execution, Hook, Offset, Outputs, Priority, RunId, Task, TaskFailure,
@@ -65,7 +65,8 @@ impl Partition {
         offsets.sort_unstable();
         offsets.dedup();
         // Messages that were settled while the window was taken one by one need the task no more.
-        offsets.retain(|offset| self.messages.get(offset).is_some_and(|m| m.takes_tasks()));
+        offsets
+            .retain(|offset| self.messages.get(offset).is_some_and(MessageState::takes_arranged));
         if task.id.is_none() {
             task.id = Some(self.make_task_id(key));
         }
@@ -263,13 +264,7 @@ impl Partition {
         let state = &self.tasks[&key];
         let generation = state.generation + 1;
         let (window, parent) = (state.window, state.task.id.clone());
-        let limit = self.config.replacements_max;
-        let refused = if generation > limit && !tasks.is_empty() {
-            Some(format!("a chain of more than {limit} replacements (executor.max_replacements)"))
-        } else {
-            tasks.iter().find_map(|task| self.check_offsets(task).err())
-        };
-        if let Some(error) = refused {
+        if let Err(error) = self.check_replacements(window, generation, &tasks) {
             let failure = HookFailure { hook: Hook::OnError, error, panicked: false };
             self.observer.observe(&Event::HookFailed {
                 hook: Hook::OnError,
@@ -296,6 +291,32 @@ impl Partition {
         for key in keys {
             self.start_attempt(key);
         }
+    }
+
+    /// A chain of replacements must end, must not fan out without a limit, and its tasks must name
+    /// open messages.
+    fn check_replacements(
+        &self,
+        window: WindowId,
+        generation: u32,
+        tasks: &[Task],
+    ) -> Result<(), String> {
+        let limit = self.config.replacements_max;
+        if generation > limit && !tasks.is_empty() {
+            return Err(format!(
+                "a chain of more than {limit} replacements (executor.max_replacements)"
+            ));
+        }
+        let limit = self.config.window_tasks_max;
+        let open = self.windows[&window].open_tasks - 1 + tasks.len();
+        if tasks.len() > 1 && open > limit {
+            return Err(format!(
+                "{open} open tasks of one window, the limit is {limit} \
+                 (executor.max_tasks_per_window)"
+            ));
+        }
+        let takes = MessageState::takes_replacement;
+        tasks.iter().try_for_each(|task| self.check_offsets(task, takes))
     }
 
     /// The task failed for good: its messages go to the dead letters.

@@ -4,6 +4,9 @@
 mod world;
 
 mod accounting;
+mod arrange;
 mod delivery;
 mod hooks;
 mod outcomes;
+mod parse;
+mod retry;
