@@ -28,6 +28,8 @@ pub(super) struct TaskState {
     /// How many replacements led to it.
     generation: u32,
     pub(super) phase: TaskPhase,
+    /// Bytes of `task`.
+    input_bytes: usize,
     output: Option<Arc<TaskOutput>>,
     /// Bytes of `output`.
     output_bytes: usize,
@@ -70,6 +72,8 @@ impl Partition {
         if task.id.is_none() {
             task.id = Some(self.make_task_id(key));
         }
+        let input_bytes = task.size_bytes();
+        self.held_bytes += input_bytes;
         let task = Arc::new(task);
         let first = offsets.first().and_then(|offset| self.messages.get(offset));
         let ordinal = first.map_or(0, |message| message.tasks_total);
@@ -88,6 +92,7 @@ impl Partition {
             attempt: 0,
             generation,
             phase: TaskPhase::Waiting,
+            input_bytes,
             output: None,
             output_bytes: 0,
         };
@@ -331,7 +336,7 @@ impl Partition {
     /// The task needs nothing more.
     pub(super) fn settle_task(&mut self, key: TaskKey, end: TaskEnd) {
         let state = self.tasks.remove(&key).expect("a task is settled once");
-        self.held_bytes -= state.output_bytes;
+        self.held_bytes -= state.input_bytes + state.output_bytes;
         let keep = !self.hooks.window_missing && end != TaskEnd::Replaced;
         let window = self.windows.get_mut(&state.window).expect("a window outlives its tasks");
         window.open_tasks -= 1;

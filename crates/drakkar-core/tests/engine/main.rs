@@ -5,6 +5,8 @@ mod world;
 
 mod accounting;
 mod arrange;
+mod backpressure;
+mod commits;
 mod delivery;
 mod hooks;
 mod outcomes;
