@@ -215,7 +215,7 @@ impl Driver {
         }
         let drain = self.drain.as_mut().filter(|drain| drain.due <= now)?;
         if drain.expired {
-            return Some(End::Drained { clean: false, given_back: 0 });
+            return Some(End::Drained { clean: false, given_back: self.machine.given_back() });
         }
         drain.expired = true;
         drain.due = now + COMMIT_GRACE;
@@ -227,11 +227,12 @@ impl Driver {
             Mail::Input(input) => input,
             Mail::Drain { deadline, ticket } => {
                 self.tickets.push(ticket);
-                let started = self.drain.as_ref().map_or(now, |drain| drain.started);
-                let expired = self.drain.as_ref().is_some_and(|drain| drain.expired);
-                if !expired {
-                    self.drain = Some(DrainClock { started, due: deadline, expired });
-                }
+                // A drain that is under way keeps its deadline: somebody waits for that one.
+                self.drain.get_or_insert(DrainClock {
+                    started: now,
+                    due: deadline,
+                    expired: false,
+                });
                 Input::Drain
             }
         };
@@ -345,7 +346,13 @@ impl Driver {
     /// Ends a turn: hands hooks to the runtime and payloads to the lanes, and reports depths.
     fn flush(&mut self) {
         while let Some(finished) = self.hooks.try_join_next() {
-            debug_assert!(finished.is_ok(), "hooks catch their panics");
+            // A fence aborts hooks, and their own panics are answers. Any other panic means that an
+            // answer will never come, so this partition cannot go on.
+            if let Err(error) = finished
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
         }
         while !self.hook_calls.is_empty() {
             let rest = self.hook_calls.split_off(self.hook_calls.len().min(HOOKS_PER_TASK));

@@ -2,12 +2,13 @@
 //!
 //! Order of start: sinks and dead letters connect, all at the same time; `on_ready`; then, when the
 //! caller says so, the source. Order of the end: no message is polled any more; all partitions drain
-//! in parallel under one deadline; the source leaves; lanes and sinks close; the executor closes.
+//! in parallel under one deadline; the source leaves; the hooks of the whole worker end; the executor
+//! closes; each lane drops what it still has in calls, then its sink closes.
 
 use crate::backpressure::Load;
 use crate::clock::TokioClock;
 use crate::config::{EngineConfig, SendFailurePolicy};
-use crate::delivery::{LaneMail, LanePolicy, Router, spawn_lane};
+use crate::delivery::{LaneHandle, LaneMail, LanePolicy, Router, spawn_lane};
 use crate::driver::{COMMIT_GRACE, DrainTicket, Mail, arrived_load, spawn_partition};
 use crate::erased::AnySink;
 use crate::error::{EngineError, EngineErrorKind};
@@ -16,8 +17,8 @@ use crate::partition::Input;
 use crate::shared::{Partitions, Shared, SharedParts};
 use drakkar_api::{
     Assignment, Clients, Clock, CommitOffset, Context, ContextScope, Epoch, Event, Executor,
-    Handler, Hook, Instant, Observer, Reply, ReplyReceiver, SinkId, Source, SourceError,
-    SourceEvents, SourceMessage, WorkerInfo,
+    Handler, Hook, Instant, Observer, Reply, ReplyDropped, ReplyReceiver, SinkId, Source,
+    SourceError, SourceErrorKind, SourceEvents, SourceMessage, WorkerInfo,
 };
 use futures_util::future::join_all;
 use std::future::Future;
@@ -29,6 +30,9 @@ const SINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the source may take to leave, once everything is drained.
 const SOURCE_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long hooks of the whole worker, such as `on_revoke`, may take once everything is drained.
+const WORKER_HOOKS_GRACE: Duration = Duration::from_secs(5);
 
 /// What an engine is made of.
 pub struct EngineParts<H> {
@@ -175,30 +179,37 @@ impl Engine {
             () = shutdown => None,
         };
         let result = match ended {
-            Some(ended) => {
-                self.lose_all().await;
-                ended.unwrap_or(Ok(()))
-            }
+            Some(ended) => self.lose_all(ended).await,
             None => self.drain_and_leave(on_ended).await,
         };
+        self.shared.end_worker_hooks(WORKER_HOOKS_GRACE).await;
         self.close_parts().await;
         result.map_err(|error| EngineError::new(EngineErrorKind::Source(error)))
     }
 
     async fn drain_and_leave(
         &self,
-        on_ended: ReplyReceiver<Result<(), SourceError>>,
+        mut on_ended: ReplyReceiver<Result<(), SourceError>>,
     ) -> Result<(), SourceError> {
         self.shared.begin_closing();
+        let epochs = self.shared.partitions.epochs();
+        spawn_revoke_hook(&self.shared, &epochs);
         let (reply, drained) = Reply::channel();
-        drain(&self.shared, &self.shared.partitions.epochs(), reply);
+        drain(&self.shared, &epochs, reply);
         let limit = self.shared.config.drain_timeout + 2 * COMMIT_GRACE;
-        if tokio::time::timeout(limit, drained).await.is_err() {
-            tracing::error!(category = "lifecycle", "drain_timeout");
+        tokio::select! {
+            // An end of the source first: what is drained then can be committed no longer.
+            biased;
+            ended = &mut on_ended => return self.lose_all(ended).await,
+            drained = tokio::time::timeout(limit, drained) => {
+                if drained.is_err() {
+                    tracing::error!(category = "lifecycle", "drain_timeout");
+                }
+            }
         }
         self.shared.source.close();
         match tokio::time::timeout(SOURCE_CLOSE_TIMEOUT, on_ended).await {
-            Ok(ended) => ended.unwrap_or(Ok(())),
+            Ok(ended) => how_it_ended(ended),
             Err(_elapsed) => {
                 tracing::error!(category = "lifecycle", "source_close_timeout");
                 Ok(())
@@ -207,21 +218,42 @@ impl Engine {
     }
 
     /// The source has ended by itself: nothing can be committed any more.
-    async fn lose_all(&self) {
-        for epoch in self.shared.partitions.epochs() {
+    async fn lose_all(
+        &self,
+        ended: Result<Result<(), SourceError>, ReplyDropped>,
+    ) -> Result<(), SourceError> {
+        let epochs = self.shared.partitions.epochs();
+        spawn_revoke_hook(&self.shared, &epochs);
+        for epoch in epochs {
             self.shared.partitions.send(epoch, Input::Lost);
         }
         self.shared.partitions.emptied().await;
+        how_it_ended(ended)
     }
 
     async fn close_parts(&self) {
-        let lanes: Vec<_> = self.shared.lanes.iter().chain([&self.shared.dead_letters]).collect();
-        for lane in &lanes {
-            lane.send(LaneMail::Close);
-        }
         self.shared.executor.close().await;
-        join_all(lanes.iter().map(|lane| close_sink(lane.sink()))).await;
+        let lanes = self.shared.lanes.iter().chain([&self.shared.dead_letters]);
+        join_all(lanes.map(close_lane)).await;
     }
+}
+
+/// Tells how the source ended. One that is gone without a word has failed.
+fn how_it_ended(ended: Result<Result<(), SourceError>, ReplyDropped>) -> Result<(), SourceError> {
+    ended.unwrap_or_else(|ReplyDropped| {
+        let message = "the source went away without saying why";
+        Err(SourceError::new(SourceErrorKind::Other, message))
+    })
+}
+
+/// Ends a lane, and closes its sink when no delivery is under way any more.
+async fn close_lane(lane: &LaneHandle) {
+    let (reply, closed) = Reply::channel();
+    lane.send(LaneMail::Close(reply));
+    if tokio::time::timeout(SINK_CLOSE_TIMEOUT, closed).await.is_err() {
+        tracing::warn!(category = "sink", sink = %lane.sink().id(), "lane_close_timeout");
+    }
+    close_sink(lane.sink()).await;
 }
 
 /// What health checks want to know of an engine. Reading it locks nothing for long.
@@ -307,6 +339,20 @@ async fn close_sink(sink: &AnySink) {
     }
 }
 
+/// Tells the handler that partitions leave, each once.
+fn spawn_revoke_hook(shared: &Arc<Shared>, epochs: &[Epoch]) {
+    let ids = shared.partitions.leave(epochs);
+    if ids.is_empty() {
+        return;
+    }
+    let call = Arc::clone(shared);
+    shared.spawn_worker_hook(async move {
+        let future = Arc::clone(&call.handler).on_revoke(ids, call.context.clone());
+        // A failure is reported where it is caught; a rebalance goes on regardless.
+        drop(run_worker_hook(&call, Hook::OnRevoke, future).await);
+    });
+}
+
 /// Tells partitions to drain; `reply` is answered when the last of them is done.
 fn drain(shared: &Shared, epochs: &[Epoch], reply: Reply<()>) {
     let ticket = DrainTicket::new(reply);
@@ -328,19 +374,6 @@ impl Events {
     fn rebalance(&self, kind: &'static str, partitions: usize, assigned: usize) {
         self.shared.observer.observe(&Event::Rebalance { kind, partitions, assigned });
     }
-
-    fn spawn_revoke_hook(&self, epochs: &[Epoch]) {
-        let ids = self.shared.partitions.ids(epochs);
-        if ids.is_empty() {
-            return;
-        }
-        let shared = Arc::clone(&self.shared);
-        self.shared.runtime.spawn(async move {
-            let future = Arc::clone(&shared.handler).on_revoke(ids, shared.context.clone());
-            // A failure is reported where it is caught; a rebalance goes on regardless.
-            drop(run_worker_hook(&shared, Hook::OnRevoke, future).await);
-        });
-    }
 }
 
 impl SourceEvents for Events {
@@ -359,7 +392,7 @@ impl SourceEvents for Events {
             return;
         }
         let shared = Arc::clone(&self.shared);
-        self.shared.runtime.spawn(async move {
+        self.shared.spawn_worker_hook(async move {
             let future = Arc::clone(&shared.handler).on_assign(ids, shared.context.clone());
             // A failure is reported where it is caught; the partitions are ours regardless.
             drop(run_worker_hook(&shared, Hook::OnAssign, future).await);
@@ -369,14 +402,14 @@ impl SourceEvents for Events {
     fn revoked(&self, epochs: Vec<Epoch>, drained: Reply<()>) {
         let assigned = self.shared.partitions.len().saturating_sub(epochs.len());
         self.rebalance("revoke", epochs.len(), assigned);
-        self.spawn_revoke_hook(&epochs);
+        spawn_revoke_hook(&self.shared, &epochs);
         drain(&self.shared, &epochs, drained);
     }
 
     fn lost(&self, epochs: Vec<Epoch>) {
         let assigned = self.shared.partitions.len().saturating_sub(epochs.len());
         self.rebalance("lost", epochs.len(), assigned);
-        self.spawn_revoke_hook(&epochs);
+        spawn_revoke_hook(&self.shared, &epochs);
         for epoch in epochs {
             self.shared.partitions.send(epoch, Input::Lost);
         }

@@ -39,7 +39,8 @@ use crate::retry::Jitter;
 use crate::watermark::Watermark;
 use drain::Drain;
 use drakkar_api::{
-    Credit, Epoch, Event, Instant, Observer, Offset, PartitionId, SourceMessage, WindowId,
+    Credit, Epoch, Event, Instant, Observer, Offset, PartitionId, Settlement, SourceMessage,
+    WindowId,
 };
 use message::MessageState;
 use output::{Group, LetterState, OutputSet};
@@ -78,6 +79,8 @@ pub(crate) struct Partition {
     newest_started: Option<Offset>,
     tasks: BTreeMap<TaskKey, TaskState>,
     tasks_made: u64,
+    /// Runs that the executor has and that have not started.
+    waiting_runs: usize,
     sets: BTreeMap<u64, OutputSet>,
     groups: BTreeMap<u64, Group>,
     letters: BTreeMap<u64, LetterState>,
@@ -141,6 +144,7 @@ impl Partition {
             newest_started: None,
             tasks: BTreeMap::new(),
             tasks_made: 0,
+            waiting_runs: 0,
             sets: BTreeMap::new(),
             groups: BTreeMap::new(),
             letters: BTreeMap::new(),
@@ -253,6 +257,11 @@ impl Partition {
         self.hooks
     }
 
+    /// Returns how many messages a drain gave back.
+    pub(crate) fn given_back(&self) -> usize {
+        self.drain.given_back()
+    }
+
     /// Returns how many messages wait for a window.
     pub(crate) fn queued(&self) -> usize {
         self.queue.len()
@@ -269,7 +278,9 @@ impl Partition {
         for message in messages {
             let bytes = message.size_bytes();
             self.credit_bytes -= i64::try_from(bytes).unwrap_or(i64::MAX);
-            if !self.drain.is_active() {
+            if self.drain.is_active() {
+                self.effects.push(Effect::Settle(message.offset, Settlement::GivenBack));
+            } else {
                 self.queued_bytes += bytes;
                 self.queue.push_back(message);
             }
@@ -294,12 +305,13 @@ impl Partition {
         match result {
             Ok(offset) => {
                 self.commit.confirmed();
+                self.drain.commit_answered(true);
                 self.observer.observe(&Event::Committed { partition: &self.id, offset });
             }
             Err(error) => {
                 self.commit.failed(self.now);
                 self.observer.observe(&Event::CommitFailed { partition: &self.id, error: &error });
-                self.drain.commit_failed();
+                self.drain.commit_answered(false);
             }
         }
     }

@@ -10,8 +10,11 @@ use crate::inbox::Inbox;
 use crate::partition::{HookPresence, Input};
 use drakkar_api::{Clock, Context, Epoch, Event, Executor, Flow, Observer, PartitionId, Source};
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinSet;
 
 /// The assigned partitions, by epoch. What comes for an epoch that is not here is discarded
 /// (promise RB-2).
@@ -25,11 +28,13 @@ pub(crate) struct Partitions {
 struct Entry {
     id: PartitionId,
     inbox: Arc<Inbox<Mail>>,
+    /// Whether `on_revoke` was told of it.
+    leaves: bool,
 }
 
 impl Partitions {
     pub(crate) fn insert(&self, epoch: Epoch, id: PartitionId, inbox: Arc<Inbox<Mail>>) {
-        self.lock().insert(epoch, Entry { id, inbox });
+        self.lock().insert(epoch, Entry { id, inbox, leaves: false });
     }
 
     pub(crate) fn remove(&self, epoch: Epoch) {
@@ -67,9 +72,17 @@ impl Partitions {
         self.lock().keys().copied().collect()
     }
 
-    pub(crate) fn ids(&self, epochs: &[Epoch]) -> Vec<PartitionId> {
-        let table = self.lock();
-        epochs.iter().filter_map(|epoch| table.get(epoch)).map(|entry| entry.id.clone()).collect()
+    /// Notes that these partitions leave, and answers those of which that was not known.
+    pub(crate) fn leave(&self, epochs: &[Epoch]) -> Vec<PartitionId> {
+        let mut table = self.lock();
+        let mut ids = Vec::new();
+        for epoch in epochs {
+            if let Some(entry) = table.get_mut(epoch).filter(|entry| !entry.leaves) {
+                entry.leaves = true;
+                ids.push(entry.id.clone());
+            }
+        }
+        ids
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -97,6 +110,8 @@ pub(crate) struct Shared {
     pub(crate) runtime: tokio::runtime::Handle,
     gate: Mutex<FlowGate>,
     hooks: Mutex<HookPresence>,
+    /// The running hooks of the whole worker.
+    worker_hooks: Mutex<JoinSet<()>>,
     closing: AtomicBool,
 }
 
@@ -133,6 +148,7 @@ impl Shared {
             runtime: tokio::runtime::Handle::current(),
             gate: Mutex::new(gate),
             hooks: Mutex::default(),
+            worker_hooks: Mutex::default(),
             closing: AtomicBool::new(false),
         }
     }
@@ -171,6 +187,24 @@ impl Shared {
 
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
+    }
+
+    /// Calls a hook of the whole worker beside everything else.
+    pub(crate) fn spawn_worker_hook(&self, call: impl Future<Output = ()> + Send + 'static) {
+        let mut hooks = self.worker_hooks.lock().unwrap_or_else(PoisonError::into_inner);
+        while hooks.try_join_next().is_some() {}
+        hooks.spawn_on(call, &self.runtime);
+    }
+
+    /// Waits for the hooks of the whole worker, at most `limit`; then drops them.
+    pub(crate) async fn end_worker_hooks(&self, limit: Duration) {
+        let mut hooks =
+            std::mem::take(&mut *self.worker_hooks.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = async { while hooks.join_next().await.is_some() {} };
+        if tokio::time::timeout(limit, all).await.is_err() {
+            tracing::warn!(category = "lifecycle", "worker_hooks_timeout");
+            hooks.shutdown().await;
+        }
     }
 
     /// Returns the hooks that are known to be missing, for a new partition.

@@ -6,13 +6,14 @@ use crate::inbox::Inbox;
 use crate::partition::{Input, ItemEnd, ItemKey};
 use crate::shared::Partitions;
 use drakkar_api::{
-    Clock, Epoch, Event, Instant, Observer, SinkError, SinkErrorKind, SinkId, Verdict,
+    Clock, Epoch, Event, Instant, Observer, Reply, SinkError, SinkErrorKind, SinkId, Verdict,
 };
 use futures_util::FutureExt as _;
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 /// What a lane is told.
 pub(crate) enum LaneMail {
@@ -22,8 +23,8 @@ pub(crate) enum LaneMail {
     Fence(Epoch),
     /// A call returned.
     Finished { items: Vec<LaneItem>, verdicts: Vec<Verdict>, duration: Duration },
-    /// Stop.
-    Close,
+    /// Stop: drop the calls that are open, then answer.
+    Close(Reply<()>),
 }
 
 /// The way into a lane.
@@ -70,6 +71,7 @@ pub(crate) fn spawn_lane(
         attempt_timeout: limits.attempt_timeout,
         sink,
         inbox,
+        calls: JoinSet::new(),
         partitions,
         observer,
         clock,
@@ -83,6 +85,8 @@ struct LaneDriver {
     attempt_timeout: Duration,
     sink: AnySink,
     inbox: Arc<Inbox<LaneMail>>,
+    /// The calls of the sink that are open.
+    calls: JoinSet<()>,
     partitions: Arc<Partitions>,
     observer: Arc<dyn Observer>,
     clock: Arc<dyn Clock>,
@@ -97,6 +101,7 @@ impl LaneDriver {
                 self.call(items);
             }
             self.wait(&mut mail, now).await;
+            while self.calls.try_join_next().is_some() {}
             for mail in mail.drain(..) {
                 match mail {
                     LaneMail::Items(items) => self.lane.enqueue(items),
@@ -104,7 +109,10 @@ impl LaneDriver {
                     LaneMail::Finished { items, verdicts, duration } => {
                         self.on_finished(items, verdicts, duration);
                     }
-                    LaneMail::Close => return,
+                    LaneMail::Close(closed) => {
+                        self.calls.shutdown().await;
+                        return closed.send(());
+                    }
                 }
             }
         }
@@ -125,12 +133,12 @@ impl LaneDriver {
     }
 
     /// Calls the sink in a task of its own. Whatever happens in there, each item has a verdict.
-    fn call(&self, items: Vec<LaneItem>) {
+    fn call(&mut self, items: Vec<LaneItem>) {
         let sink = self.sink.clone();
         let inbox = Arc::clone(&self.inbox);
         let clock = Arc::clone(&self.clock);
         let timeout = self.attempt_timeout;
-        tokio::spawn(async move {
+        self.calls.spawn(async move {
             let started = clock.now();
             let batch: Vec<_> =
                 items.iter().map(|item| (Arc::clone(&item.payload), item.id.clone())).collect();

@@ -9,7 +9,7 @@
 
 use super::Partition;
 use super::effect::Effect;
-use super::task::TaskPhase;
+use super::task::{TaskKey, TaskPhase};
 use super::window::WindowPhase;
 use drakkar_api::{Offset, RunId, Settlement};
 
@@ -42,10 +42,18 @@ impl Drain {
         self == Self::Over
     }
 
-    /// A commit that fails while an assignment ends counts as lost: it is not tried again.
-    pub(super) fn commit_failed(&mut self) {
+    /// Remembers how the last commit went. One that fails at the end of an assignment counts as
+    /// lost: nothing waits for another. While work goes on it is tried again as always.
+    pub(super) fn commit_answered(&mut self, success: bool) {
         if let Self::Active { commit_failed, .. } | Self::Expired { commit_failed, .. } = self {
-            *commit_failed = true;
+            *commit_failed = !success;
+        }
+    }
+
+    pub(super) fn given_back(self) -> usize {
+        match self {
+            Self::Active { given_back, .. } | Self::Expired { given_back, .. } => given_back,
+            Self::No | Self::Over => 0,
         }
     }
 }
@@ -56,7 +64,9 @@ impl Partition {
             return;
         }
         let mut given_back = self.queue.len();
-        self.queue.clear();
+        for message in std::mem::take(&mut self.queue) {
+            self.effects.push(Effect::Settle(message.offset, Settlement::GivenBack));
+        }
         self.queued_bytes = 0;
         self.drain = Drain::Active { frontier: None, given_back: 0, commit_failed: false };
         given_back += self.give_back_arranging();
@@ -119,10 +129,22 @@ impl Partition {
         }
     }
 
-    /// A run started, or was withdrawn, while the partition is drained: the frontier may have moved,
-    /// and then what is below it must run after all.
+    /// A run was withdrawn while the partition is drained. If the frontier has passed it since, it
+    /// must run after all.
+    pub(super) fn on_withdrawn(&mut self, key: TaskKey) {
+        let Drain::Active { frontier, .. } = self.drain else { return };
+        if self.tasks.get(&key).is_some_and(|task| task.offsets.first().copied() <= frontier) {
+            self.start_attempt(key);
+        }
+    }
+
+    /// A run started while the partition is drained: if that moves the frontier, what is below it
+    /// must run after all.
     pub(super) fn extend_drain(&mut self) {
         let Drain::Active { frontier, given_back, commit_failed } = self.drain else { return };
+        if self.newest_started <= frontier {
+            return;
+        }
         let moved = self.compute_frontier().max(frontier);
         let gained = self.messages.keys().filter(|&&o| Some(o) > frontier && Some(o) <= moved);
         let given_back = given_back.saturating_sub(gained.count());
@@ -142,8 +164,7 @@ impl Partition {
         match self.drain {
             Drain::Active { frontier, given_back, commit_failed } => {
                 let unfinished = self.messages.keys().next().is_some_and(|&o| Some(o) <= frontier);
-                let undecided = self.tasks.values().any(|task| task.phase == TaskPhase::Waiting);
-                if unfinished || undecided {
+                if unfinished || self.waiting_runs > 0 {
                     return;
                 }
                 let settled = self.commit.is_settled(self.watermark.position());
@@ -163,8 +184,11 @@ impl Partition {
 
     /// Kills what is left; what is finished is still committed.
     pub(super) fn on_drain_expired(&mut self) {
-        let Drain::Active { given_back, commit_failed, .. } = self.drain else { return };
+        let Drain::Active { frontier, given_back, commit_failed } = self.drain else { return };
         self.effects.push(Effect::Fence);
+        for &offset in self.messages.keys().filter(|&&offset| Some(offset) > frontier) {
+            self.effects.push(Effect::Settle(offset, Settlement::GivenBack));
+        }
         self.abandon();
         self.commit.force();
         self.drain = Drain::Expired { given_back, commit_failed };
@@ -189,6 +213,7 @@ impl Partition {
         self.groups.clear();
         self.letters.clear();
         self.timers.clear();
+        self.waiting_runs = 0;
         self.busy_messages = 0;
         self.held_bytes = 0;
     }

@@ -38,6 +38,8 @@ pub(super) struct TaskState {
 /// Where a task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TaskPhase {
+    /// It is known, but no attempt was made yet.
+    Attached,
     /// Its attempt waits for a slot.
     Waiting,
     /// Its attempt runs.
@@ -91,7 +93,7 @@ impl Partition {
             ordinal,
             attempt: 0,
             generation,
-            phase: TaskPhase::Waiting,
+            phase: TaskPhase::Attached,
             input_bytes,
             output: None,
             output_bytes: 0,
@@ -117,7 +119,6 @@ impl Partition {
             return self.settle_task(key, TaskEnd::Replaced);
         }
         state.attempt += 1;
-        state.phase = TaskPhase::Waiting;
         self.observer.observe(&Event::TaskScheduled {
             path: TaskPath {
                 partition: &self.id,
@@ -133,6 +134,8 @@ impl Partition {
                 self.on_attempt_ended(key, execution);
             }
             None => {
+                state.phase = TaskPhase::Waiting;
+                self.waiting_runs += 1;
                 let id = RunId::new(key);
                 let task = Arc::clone(&state.task);
                 let priority = state.priority;
@@ -144,6 +147,7 @@ impl Partition {
     pub(super) fn on_task_started(&mut self, run: RunId, slot: usize, queue_wait: Duration) {
         let key = run.get();
         let Some(state) = self.tasks.get_mut(&key) else { return };
+        self.waiting_runs -= usize::from(state.phase == TaskPhase::Waiting);
         state.phase = TaskPhase::Running;
         self.observer.observe(&Event::TaskStarted {
             path: TaskPath {
@@ -167,10 +171,11 @@ impl Partition {
     pub(super) fn on_task_finished(&mut self, run: RunId, execution: Execution) {
         let key = run.get();
         let Some(state) = self.tasks.get_mut(&key) else { return };
+        self.waiting_runs -= usize::from(state.phase == TaskPhase::Waiting);
         if execution.outcome == TaskOutcome::Cancelled && self.drain.is_active() {
             state.phase = TaskPhase::Withdrawn;
             state.attempt -= 1;
-            return self.extend_drain();
+            return self.on_withdrawn(key);
         }
         self.on_attempt_ended(key, execution);
     }

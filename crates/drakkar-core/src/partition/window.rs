@@ -155,7 +155,12 @@ impl Partition {
             window.results.clear();
             self.held_bytes -= std::mem::take(&mut window.results_bytes);
         }
-        let held = self.messages.iter().filter(|(_, m)| m.phase == MessagePhase::Held);
+        // What a window hook that was called before waits for stays held.
+        let windows = &self.windows;
+        let held = self.messages.iter().filter(|(_, message)| {
+            let window = windows.get(&message.window).map(|window| window.phase);
+            message.phase == MessagePhase::Held && window == Some(WindowPhase::Working)
+        });
         let held: Vec<_> = held.map(|(&offset, _)| offset).collect();
         for offset in held {
             self.finish_message(offset);

@@ -11,4 +11,6 @@ mod delivery;
 mod hooks;
 mod outcomes;
 mod parse;
+mod rebalance;
 mod retry;
+mod shutdown;
