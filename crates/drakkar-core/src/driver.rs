@@ -5,7 +5,7 @@ use crate::delivery::{LaneItem, LaneMail, LetterSource, write_letter};
 use crate::hooks::{run_arrange, run_hook};
 use crate::inbox::Inbox;
 use crate::partition::{
-    Effect, HookCall, Input, ItemKey, Letter, LetterContent, OrderKey, Outgoing, Partition,
+    Effect, HookCall, Input, ItemKey, Letter, LetterContent, Outgoing, Partition,
 };
 use crate::shared::Shared;
 use drakkar_api::{
@@ -306,7 +306,6 @@ impl Driver {
         self.outgoing[lane].extend(items.into_iter().map(|item| LaneItem {
             epoch: self.epoch,
             key: item.key,
-            order: item.order,
             bytes: item.payload.size_bytes(),
             repeat_is_harmless: sink.repeat_is_harmless(&item.payload),
             id: item.id,
@@ -333,7 +332,6 @@ impl Driver {
         lane.send(LaneMail::Items(vec![LaneItem {
             epoch: self.epoch,
             key: ItemKey::Letter(key),
-            order: OrderKey::Message(offset),
             id,
             bytes: payload.size_bytes(),
             // A dead letter that is there twice is worse than none only in looks.

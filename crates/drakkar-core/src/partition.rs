@@ -28,7 +28,7 @@ mod window;
 
 pub(crate) use effect::{
     ArrangeCall, Effect, HookAnswer, HookCall, HookFailure, Input, ItemEnd, ItemKey, Letter,
-    LetterContent, OrderKey, Outgoing,
+    LetterContent, Outgoing,
 };
 
 use crate::backpressure::Load;

@@ -18,10 +18,11 @@
 //!
 //! Limits: the queue grows only with the load that backpressure bounds.
 
-use crate::partition::{ItemEnd, ItemKey, OrderKey};
+use crate::partition::{ItemEnd, ItemKey};
 use crate::retry::{Backoff, Jitter};
 use drakkar_api::{
-    BatchLimits, DeliveryId, Epoch, ErrorStatus, Instant, Payload, SinkError, Verdict,
+    BatchLimits, DeliveryId, Epoch, ErrorStatus, Instant, Offset, PartitionId, Payload, SinkError,
+    Verdict,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -31,7 +32,6 @@ use std::sync::Arc;
 pub(crate) struct LaneItem {
     pub(crate) epoch: Epoch,
     pub(crate) key: ItemKey,
-    pub(crate) order: OrderKey,
     pub(crate) id: DeliveryId,
     pub(crate) payload: Arc<Payload>,
     pub(crate) bytes: usize,
@@ -77,7 +77,16 @@ pub(crate) struct CallReport {
     pub(crate) held: Vec<(DeliveryId, SinkError)>,
 }
 
-type Order = (Epoch, OrderKey);
+/// Items of equal order are never in two calls at the same time: those of one message, also when the
+/// same message comes back in another assignment. The offset stands first because it decides most
+/// comparisons.
+type Order = (Offset, PartitionId);
+
+impl LaneItem {
+    fn order(&self) -> Order {
+        (self.id.offset(), self.id.source().clone())
+    }
+}
 
 /// The state of one lane.
 #[derive(Debug)]
@@ -125,10 +134,20 @@ impl Lane {
     /// Takes everything of an assignment out that is not in a call already; of what is, the verdict
     /// is ignored (promise RB-2).
     pub(crate) fn fence(&mut self, epoch: Epoch) {
-        self.queue.retain(|item| item.epoch != epoch);
-        self.set_aside.retain(|order, _| order.0 != epoch);
-        self.waiting.retain(|_, items| items.iter().all(|item| item.epoch != epoch));
-        self.busy.retain(|order, _| order.0 != epoch);
+        let stays = |item: &LaneItem| item.epoch != epoch;
+        self.queue.retain(stays);
+        self.set_aside.retain(|_, items| {
+            items.retain(stays);
+            !items.is_empty()
+        });
+        let is_over = |items: &[LaneItem]| items.iter().any(|item| item.epoch == epoch);
+        let over: Vec<_> =
+            self.waiting.iter().filter(|(_, items)| is_over(items)).map(|(&key, _)| key).collect();
+        for key in over {
+            for item in self.waiting.remove(&key).unwrap_or_default() {
+                self.release(&item);
+            }
+        }
         if self.in_calls.contains_key(&epoch) {
             self.fenced.insert(epoch);
         }
@@ -165,7 +184,7 @@ impl Lane {
         let mut bytes = 0;
         while batch.len() < self.limits.items_max.max(1) {
             let Some(item) = self.queue.pop_front() else { break };
-            let order = (item.epoch, item.order);
+            let order = item.order();
             let blocked = self.set_aside.contains_key(&order)
                 || self.busy.get(&order).copied().unwrap_or(0)
                     > own.get(&order).copied().unwrap_or(0);
@@ -179,7 +198,7 @@ impl Lane {
             }
             bytes += item.bytes;
             *self.in_calls.entry(item.epoch).or_default() += 1;
-            *self.busy.entry(order).or_default() += 1;
+            *self.busy.entry(order.clone()).or_default() += 1;
             *own.entry(order).or_default() += 1;
             batch.push(item);
         }
@@ -199,6 +218,7 @@ impl Lane {
         let mut again: BTreeMap<Order, Vec<LaneItem>> = BTreeMap::new();
         for (mut item, verdict) in items.into_iter().zip(verdicts) {
             if self.returns_fenced(item.epoch) {
+                self.release(&item);
                 continue;
             }
             item.attempts += 1;
@@ -218,7 +238,7 @@ impl Lane {
                     if self.policy.hold {
                         report.held.push((item.id.clone(), error));
                     }
-                    again.entry((item.epoch, item.order)).or_default().push(item);
+                    again.entry(item.order()).or_default().push(item);
                 }
             }
         }
@@ -271,7 +291,7 @@ impl Lane {
     /// An item left its batch for good, or is about to be sent again: its order is free when no
     /// other item holds it.
     fn release(&mut self, item: &LaneItem) {
-        let order = (item.epoch, item.order);
+        let order = item.order();
         let Some(count) = self.busy.get_mut(&order) else { return };
         *count -= 1;
         if *count == 0 {
@@ -313,7 +333,7 @@ enum Judgement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drakkar_api::{KafkaRecord, Offset, PartitionId, SinkErrorKind};
+    use drakkar_api::{KafkaRecord, SinkErrorKind};
     use std::time::Duration;
 
     const NOW: Instant = Instant::ORIGIN;
@@ -333,7 +353,6 @@ mod tests {
         LaneItem {
             epoch: Epoch::new(1),
             key: ItemKey::Letter(number),
-            order: OrderKey::Message(offset),
             id: DeliveryId::new(partition, offset, 0, 0),
             payload: Arc::new(KafkaRecord::bytes("x").into()),
             bytes: 1,

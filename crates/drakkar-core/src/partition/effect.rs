@@ -115,16 +115,8 @@ pub(crate) struct HookFailure {
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) key: ItemKey,
-    pub(crate) order: OrderKey,
     pub(crate) id: DeliveryId,
     pub(crate) payload: Arc<Payload>,
-}
-
-/// Payloads of equal order keys are never in two batches at the same time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum OrderKey {
-    Message(Offset),
-    Window(WindowId),
 }
 
 /// Which item of this partition a lane speaks of.

@@ -1,7 +1,7 @@
 //! Outputs of hooks: routed as a whole, delivered per sink, settled payload by payload.
 
 use super::effect::{
-    Effect, HookAnswer, HookCall, ItemEnd, ItemKey, Letter, LetterContent, OrderKey, Outgoing,
+    Effect, HookAnswer, HookCall, ItemEnd, ItemKey, Letter, LetterContent, Outgoing,
 };
 use super::message::{Fate, TaskEnd};
 use super::task::TaskKey;
@@ -62,13 +62,12 @@ pub(super) struct LetterState {
     error: String,
 }
 
-/// Where outputs come from: what their ids and order are made of.
+/// Where outputs come from: what their ids are made of.
 struct Origin {
     owner: Owner,
     hook: Hook,
     offset: Offset,
     number: u32,
-    order: OrderKey,
 }
 
 impl Partition {
@@ -90,7 +89,6 @@ impl Partition {
             hook: Hook::OnTaskComplete,
             offset,
             number: state.ordinal,
-            order: OrderKey::Message(offset),
         };
         self.deliver(origin, outputs);
     }
@@ -101,7 +99,6 @@ impl Partition {
             hook: Hook::OnMessageComplete,
             offset,
             number: DeliveryId::MESSAGE_HOOK,
-            order: OrderKey::Message(offset),
         };
         self.deliver(origin, outputs);
     }
@@ -112,7 +109,6 @@ impl Partition {
             hook: Hook::OnWindowComplete,
             offset: self.windows[&id].messages[0],
             number: DeliveryId::WINDOW_HOOK,
-            order: OrderKey::Window(id),
         };
         self.deliver(origin, outputs);
     }
@@ -141,7 +137,6 @@ impl Partition {
             self.held_bytes += bytes;
             let items = payloads.iter().zip(0..).map(|((id, payload), index)| Outgoing {
                 key: ItemKey::Payload { group: key, index },
-                order: origin.order,
                 id: id.clone(),
                 payload: Arc::clone(payload),
             });
@@ -256,11 +251,9 @@ impl Partition {
 
     /// Sends what is not confirmed to the lane again (promise DL-3).
     fn send_again(&mut self, key: u64) {
-        let order = self.owner_order(key);
         let group = self.groups.get_mut(&key).expect("the caller found it");
         let items = group.failed_payloads().map(|(index, (id, payload))| Outgoing {
             key: ItemKey::Payload { group: key, index },
-            order,
             id: id.clone(),
             payload: Arc::clone(payload),
         });
@@ -376,13 +369,6 @@ impl Partition {
 
     fn owner_offset(&self, group: u64) -> Offset {
         self.owner_offsets(group)[0]
-    }
-
-    fn owner_order(&self, group: u64) -> OrderKey {
-        match self.owner(group) {
-            Owner::Window(id) => OrderKey::Window(id),
-            Owner::Task(_) | Owner::Message(_) => OrderKey::Message(self.owner_offset(group)),
-        }
     }
 
     fn owner_origin(&self, group: u64) -> (Option<Arc<Task>>, Hook) {

@@ -319,6 +319,26 @@ async fn payloads_of_a_lost_partition_are_taken_out_of_the_lanes() {
 
 // Promise: RB-2
 #[tokio::test(start_paused = true)]
+async fn a_message_that_comes_back_waits_for_its_old_delivery() {
+    let setup = Setup::new(echo());
+    let world = setup.tasks(4, |task, _| FakeRun::success(input(task))).start(&[]).await;
+    world.sink.push(Reaction::confirm().taking(SECOND * 10));
+    world.produce(0, &["a", "b"]);
+    world.until("the delivery is on its way", |w| w.sink.calls().len() == 1).await;
+    world.source.lose(&[partition(0)]);
+    world.source.assign(&[partition(0)]);
+    world.until_done().await;
+    let calls = world.sink.calls();
+    assert_eq!(calls.len(), 2);
+    assert!(calls[0].ended.expect("over") <= calls[1].began, "the old one cannot overtake");
+    let mut sent = world.sent();
+    sent.sort_unstable();
+    assert_eq!(sent, ["a", "a", "b", "b"]);
+    world.finish().await;
+}
+
+// Promise: RB-2
+#[tokio::test(start_paused = true)]
 async fn late_verdicts_and_commits_of_an_old_assignment_are_ignored() {
     let world =
         Setup::new(echo()).tasks(4, |task, _| FakeRun::success(input(task))).start(&[]).await;
