@@ -6,6 +6,7 @@ mod world;
 mod accounting;
 mod arrange;
 mod backpressure;
+mod chaos;
 mod commits;
 mod delivery;
 mod hooks;

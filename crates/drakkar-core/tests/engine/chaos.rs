@@ -1,0 +1,209 @@
+//! Everything at once, from seeds: faults of sinks, tasks and commits while partitions come and go;
+//! then the faults end, and nothing may be missing.
+
+use crate::world::{SECOND, Setup, World, partition, record};
+use drakkar_api::{BatchLimits, DeliveryAction, ErrorAction, Message, Outputs, RawInput, Task};
+use drakkar_core::{SendFailurePolicy, Thresholds};
+use drakkar_testkit::{FakeExecutor, FaultPlan, FaultRates, Random, TestHandler};
+use futures_util::FutureExt as _;
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+
+const PARTITIONS: i32 = 3;
+const MESSAGES: usize = 60;
+
+/// Which hooks a run has besides `on_task_complete`.
+#[derive(Clone, Copy, Debug)]
+struct Hooks {
+    message: bool,
+    window: bool,
+}
+
+/// Zero to two tasks per message, and now and then one for all messages of the window.
+fn arrange(window: &drakkar_api::Window<RawInput>) -> Vec<Task> {
+    let tasks = |m: &Message<RawInput>| {
+        let value = m.value().cloned().unwrap_or_default();
+        let count = usize::try_from(m.offset().get() % 3).expect("small");
+        vec![Task::for_message(m).stdin(value); count]
+    };
+    let mut all: Vec<_> = window.messages().flat_map(tasks).collect();
+    if window.id().get().is_multiple_of(4) {
+        all.push(Task::for_offsets(window.messages().map(Message::offset)).stdin("all"));
+    }
+    all
+}
+
+fn handler(hooks: Hooks) -> TestHandler {
+    let mut handler = TestHandler::new()
+        .with_arrange(|window, _| match window.id().get() % 7 {
+            3 if window.len() > 1 => Err("taken message by message".into()),
+            _ => Ok(arrange(window)),
+        })
+        .with_task_complete(|done, _| {
+            Ok(Outputs::new().with(record(done.stdout())).with(record("2")))
+        })
+        .with_error(|failure, _| {
+            Ok(match failure.task.source_offsets[0].get() % 4 {
+                0 => ErrorAction::Retry,
+                1 => ErrorAction::RetryAfter(SECOND),
+                2 => ErrorAction::Replace(vec![
+                    Task::for_offsets(failure.task.source_offsets.clone()).stdin("replaced"),
+                ]),
+                _ => ErrorAction::Policy,
+            })
+        })
+        .with_delivery_error(|failure, _| {
+            Ok(match failure.payloads.len() % 2 {
+                0 => DeliveryAction::Retry,
+                _ => DeliveryAction::DeadLetter,
+            })
+        });
+    if hooks.message {
+        handler = handler.with_message_complete(|group, _| {
+            let text = format!(
+                "message {}:{}",
+                group.message.partition().partition(),
+                group.message.offset()
+            );
+            Ok(Outputs::new().with(record(text)))
+        });
+    }
+    if hooks.window {
+        handler = handler.with_window_complete(|_, _| Ok(Outputs::new().with(record("window"))));
+    }
+    handler
+}
+
+fn rough() -> FaultRates {
+    FaultRates { deliver_hangs: 20, task_hangs: 20, ..FaultRates::rough() }
+}
+
+async fn world(plan: &FaultPlan, hooks: Hooks) -> World {
+    let limits = BatchLimits {
+        items_max: 7,
+        concurrency: 3,
+        attempt_timeout: SECOND * 3,
+        ..BatchLimits::default()
+    };
+    let setup = Setup::new(handler(hooks)).config(|config| {
+        config.seed = plan.seed();
+        config.window_size = 5;
+        config.buffer_messages = 12;
+        config.ahead_max = 40;
+        config.load_count = Thresholds { pause_at: 30, resume_at: 10 };
+        config.drain_timeout = SECOND * 4;
+        config.on_send_failure = SendFailurePolicy::Hold;
+    });
+    let setup = setup
+        .sink(|sink| sink.with_limits(limits).with_faults(plan))
+        .letters(|letters| letters.with_limits(limits).with_faults(plan));
+    let source = setup.source.clone().with_faults(plan);
+    let executor = FakeExecutor::with_faults(4, plan).task_timeout(SECOND * 6);
+    let setup = Setup { source, executor, ..setup };
+    let world = setup.try_start().await.expect("all parts connect");
+    world.until("the source has started", |w| w.status.since_polled().is_some()).await;
+    world
+}
+
+/// Gives, revokes and takes away partitions for a while.
+async fn rebalance(world: &World, random: &mut Random) {
+    for number in 0..PARTITIONS {
+        world.source.assign(&[partition(number)]);
+    }
+    for _ in 0..random.within(3..=12) {
+        tokio::time::sleep(random.duration(SECOND * 5)).await;
+        let some: Vec<_> = (0..PARTITIONS).filter(|_| random.chance(400)).map(partition).collect();
+        let owned: Vec<_> =
+            some.iter().filter(|id| world.source.epoch(id).is_some()).cloned().collect();
+        let free: Vec<_> = some.into_iter().filter(|id| world.source.epoch(id).is_none()).collect();
+        if random.chance(500) {
+            assert!(world.source.revoke(&owned).await, "a drain ends in time");
+        } else {
+            world.source.lose(&owned);
+        }
+        world.source.assign(&free);
+    }
+    for number in 0..PARTITIONS {
+        if world.source.epoch(&partition(number)).is_none() {
+            world.source.assign(&[partition(number)]);
+        }
+    }
+}
+
+/// Checks that each message left what it must leave.
+fn check(world: &World, hooks: Hooks) {
+    let sent: BTreeSet<_> = world.sent().into_iter().collect();
+    let lettered: BTreeSet<_> = world
+        .letters
+        .applied()
+        .iter()
+        .map(|letter| {
+            let header = |name: &str| {
+                let value = letter.payload.headers.get(name).map(|value| value.to_vec());
+                String::from_utf8(value.unwrap_or_default()).expect("text")
+            };
+            (header("drakkar-source-partition"), header("drakkar-source-offset"))
+        })
+        .collect();
+    for number in 0..PARTITIONS {
+        for message in world.broker.messages(&partition(number)) {
+            let offset = message.offset.get();
+            let is_lettered = lettered.contains(&(number.to_string(), offset.to_string()));
+            if hooks.message {
+                let expect = format!("message {number}:{offset}");
+                assert!(sent.contains(&expect) || is_lettered, "{expect} is nowhere");
+            }
+            if offset % 3 != 0 {
+                let value = format!("value {number}:{offset}");
+                let replaced = offset % 4 == 2;
+                assert!(sent.contains(&value) || is_lettered || replaced, "{value} is nowhere");
+            }
+        }
+    }
+}
+
+async fn run(seed: u64) -> Vec<String> {
+    let plan = FaultPlan::new(seed, rough());
+    let mut random = plan.random("script");
+    let hooks = Hooks { message: random.chance(500), window: random.chance(500) };
+    let world = world(&plan, hooks).await;
+    for number in 0..PARTITIONS {
+        for _ in 0..MESSAGES {
+            let offset = world.broker.end(&partition(number));
+            world.produce(number, &[&format!("value {number}:{offset}")]);
+            world.broker.leave_gap(&partition(number), random.below(2));
+        }
+    }
+    rebalance(&world, &mut random).await;
+    plan.heal();
+    let last = |w: &World, number| {
+        w.broker.messages(&partition(number)).last().map(|message| message.offset.next().get())
+    };
+    world
+        .until("everything is committed", |w| {
+            (0..PARTITIONS).all(|number| w.committed(number) == last(w, number))
+        })
+        .await;
+    check(&world, hooks);
+    let sent = world.sent();
+    let failed = world.seen.named("PartitionFailed");
+    // A blocked partition is stalled, and says so; nothing else may fail one.
+    assert!(failed.iter().all(|event| event.text.contains("\"stalled: ")), "{failed:?}");
+    world.seen.clear();
+    world.finish().await;
+    sent
+}
+
+// Promise: DL-1, DL-3, WM-1, WM-2, RB-1, RB-2, FT-1
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_whatever_happens() {
+    for seed in 0..25 {
+        let outcome = AssertUnwindSafe(run(seed)).catch_unwind().await;
+        assert!(outcome.is_ok(), "seed {seed} failed; what was seen stands above");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_does_the_same() {
+    assert_eq!(run(7).await, run(7).await);
+}
