@@ -2,6 +2,7 @@
 
 use crate::backpressure::Load;
 use crate::delivery::{LaneItem, LaneMail, LetterSource, write_letter};
+use crate::erased::panic_text;
 use crate::hooks::{run_arrange, run_hook};
 use crate::inbox::Inbox;
 use crate::partition::{
@@ -15,7 +16,8 @@ use drakkar_api::{
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -34,6 +36,8 @@ pub(crate) enum Mail {
     Input(Input),
     /// Drain until `deadline`; the ticket is dropped when it is done.
     Drain { deadline: Instant, ticket: Arc<DrainTicket> },
+    /// A task that calls hooks panicked outside of them: its answers will never come.
+    Broken(String),
 }
 
 /// Answers when the last partition of a revoke is drained: when the last copy is dropped.
@@ -142,7 +146,7 @@ impl Driver {
             }
             Err(panic) => {
                 // A broken invariant: this partition stops and commits nothing more; the others go on.
-                let text = crate::erased::panic_text(panic.as_ref());
+                let text = panic_text(panic.as_ref());
                 let reason = format!("a broken invariant of the engine: {text}");
                 let partition = &self.id;
                 self.shared
@@ -235,6 +239,7 @@ impl Driver {
                 });
                 Input::Drain
             }
+            Mail::Broken(panic) => resume_unwind(Box::new(panic)),
         };
         if let Input::Messages(messages) = &input {
             // They count already; from here on it is this partition that answers for them.
@@ -263,12 +268,9 @@ impl Driver {
                 Effect::Arrange(call) => {
                     let shared = Arc::clone(&self.shared);
                     let (id, inbox) = (self.id.clone(), Arc::clone(&self.inbox));
-                    self.hooks.spawn_on(
-                        async move {
-                            inbox.push(Mail::Input(run_arrange(shared, id, call).await));
-                        },
-                        &self.shared.runtime,
-                    );
+                    self.spawn(async move {
+                        inbox.push(Mail::Input(run_arrange(shared, id, call).await));
+                    });
                 }
                 Effect::Submit(run) => self.shared.executor.submit(Run {
                     owner: self.epoch,
@@ -343,15 +345,7 @@ impl Driver {
 
     /// Ends a turn: hands hooks to the runtime and payloads to the lanes, and reports depths.
     fn flush(&mut self) {
-        while let Some(finished) = self.hooks.try_join_next() {
-            // A fence aborts hooks, and their own panics are answers. Any other panic means that an
-            // answer will never come, so this partition cannot go on.
-            if let Err(error) = finished
-                && let Ok(panic) = error.try_into_panic()
-            {
-                std::panic::resume_unwind(panic);
-            }
-        }
+        while self.hooks.try_join_next().is_some() {}
         while !self.hook_calls.is_empty() {
             let rest = self.hook_calls.split_off(self.hook_calls.len().min(HOOKS_PER_TASK));
             let calls = std::mem::replace(&mut self.hook_calls, rest);
@@ -378,13 +372,23 @@ impl Driver {
     fn spawn_hooks(&mut self, calls: Vec<HookCall>) {
         let shared = Arc::clone(&self.shared);
         let (id, inbox) = (self.id.clone(), Arc::clone(&self.inbox));
+        self.spawn(async move {
+            join_all(calls.into_iter().map(|call| {
+                let hook = run_hook(Arc::clone(&shared), id.clone(), call);
+                hook.map(|answer| inbox.push(Mail::Input(Input::HookAnswered(answer))))
+            }))
+            .await;
+        });
+    }
+
+    /// Runs what calls hooks. Panics of hooks are answers; any other is a broken invariant.
+    fn spawn(&mut self, calls: impl Future<Output = ()> + Send + 'static) {
+        let inbox = Arc::clone(&self.inbox);
         self.hooks.spawn_on(
             async move {
-                join_all(calls.into_iter().map(|call| {
-                    let hook = run_hook(Arc::clone(&shared), id.clone(), call);
-                    hook.map(|answer| inbox.push(Mail::Input(Input::HookAnswered(answer))))
-                }))
-                .await;
+                if let Err(panic) = AssertUnwindSafe(calls).catch_unwind().await {
+                    inbox.push(Mail::Broken(panic_text(panic.as_ref()).to_string()));
+                }
             },
             &self.shared.runtime,
         );

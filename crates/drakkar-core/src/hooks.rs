@@ -173,7 +173,8 @@ fn report(
     error: HookError,
     panicked: bool,
 ) -> HookFailure {
-    let error = chain(error.as_ref());
+    let error = guard(|| chain(error.as_ref()))
+        .unwrap_or_else(|panic| format!("an error whose text panicked: {panic}"));
     shared.observer.observe(&Event::HookFailed {
         hook,
         partition: place.partition,

@@ -1,7 +1,8 @@
 //! Runs a lane: performs what its state machine decides.
 
 use super::lane::{CallReport, Lane, LaneAction, LaneItem, LanePolicy, LaneSettled};
-use crate::erased::AnySink;
+use crate::driver::Mail;
+use crate::erased::{AnySink, panic_text};
 use crate::inbox::Inbox;
 use crate::partition::{Input, ItemEnd, ItemKey};
 use crate::shared::Partitions;
@@ -68,6 +69,8 @@ pub(crate) fn spawn_lane(
     };
     let driver = LaneDriver {
         lane: Lane::new(limits, policy, seed),
+        policy,
+        seed,
         attempt_timeout: limits.attempt_timeout,
         sink,
         inbox,
@@ -82,6 +85,8 @@ pub(crate) fn spawn_lane(
 
 struct LaneDriver {
     lane: Lane,
+    policy: LanePolicy,
+    seed: u64,
     attempt_timeout: Duration,
     sink: AnySink,
     inbox: Arc<Inbox<LaneMail>>,
@@ -94,6 +99,24 @@ struct LaneDriver {
 
 impl LaneDriver {
     async fn run(mut self) {
+        loop {
+            let panic = match AssertUnwindSafe(self.run_until_closed()).catch_unwind().await {
+                Ok(()) => return,
+                Err(panic) => panic_text(panic.as_ref()),
+            };
+            // A broken invariant: what was in here is lost, so no partition may wait for it. They
+            // stop and commit nothing more; their next owners start over.
+            let reason = format!("the lane of sink {}: {panic}", self.sink.id());
+            for epoch in self.partitions.epochs() {
+                self.partitions.mail(epoch, Mail::Broken(reason.clone()));
+            }
+            self.calls.shutdown().await;
+            drop(self.inbox.take_now());
+            self.lane = Lane::new(self.sink.limits(), self.policy, self.seed);
+        }
+    }
+
+    async fn run_until_closed(&mut self) {
         let mut mail = VecDeque::new();
         loop {
             let now = self.clock.now();

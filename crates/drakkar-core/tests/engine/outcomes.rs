@@ -327,6 +327,29 @@ async fn a_broken_precomputed_failure_is_a_failure_like_any_other() {
     world.finish().await;
 }
 
+/// An error that cannot even be shown.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("no words")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+// Promise: FT-1
+#[tokio::test(start_paused = true)]
+async fn an_error_whose_text_panics_is_an_error_like_any_other() {
+    let handler = TestHandler::new().with_task_complete(|_, _| Err(Unspeakable.into()));
+    let world = Setup::new(handler).start(&["a"]).await;
+    world.until_done().await;
+    let error = "an error whose text panicked: no words";
+    assert_eq!(world.letters(), [format!("message@0 hook_error on_task_complete x1: {error}")]);
+    world.finish().await;
+}
+
 /// Breaks in the hooks of the whole worker.
 struct BrokenWorkerHooks {
     panics: bool,

@@ -2,16 +2,17 @@
 
 use crate::world::{SECOND, Setup, World, broken, input, partition, record};
 use drakkar_api::{
-    BatchLimits, Clients, CommitRequest, Context, Credit, Epoch, Flow, Handler, Hook, HookResult,
-    NullObserver, Offset, Outputs, PartitionId, RawInput, Settlement, SinkError, SinkErrorKind,
-    Source, SourceError, SourceErrorKind, SourceEvents, Task, TaskOutcome, Window, WorkerId,
-    WorkerInfo,
+    BatchLimits, Clients, CommitRequest, Context, Credit, Epoch, Event, Flow, Handler, Hook,
+    HookResult, NullObserver, Observer, Offset, Outputs, PartitionId, RawInput, Settlement,
+    SinkError, SinkErrorKind, Source, SourceError, SourceErrorKind, SourceEvents, Task,
+    TaskOutcome, Window, WorkerId, WorkerInfo,
 };
 use drakkar_core::{AnySink, Engine, EngineConfig, EngineErrorKind, EngineParts};
-use drakkar_testkit::{FakeExecutor, FakeRun, FakeSink, Reaction, TestHandler};
+use drakkar_testkit::{FakeExecutor, FakeRun, FakeSink, Reaction, RecordingObserver, TestHandler};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::Instant;
 
 fn echo() -> TestHandler {
@@ -124,6 +125,76 @@ async fn a_source_that_ends_during_the_drain_ends_the_drain() {
     assert!(matches!(error.kind(), EngineErrorKind::Source(_)));
     assert!(began.elapsed() < SECOND * 6, "{:?}", began.elapsed());
     failing.await.expect("no panic");
+    world.check_end();
+}
+
+/// Panics when it hears that a hook of partition 0 failed.
+#[derive(Default)]
+struct BrokenObserver(RecordingObserver);
+
+impl Observer for BrokenObserver {
+    fn observe(&self, event: &Event<'_>) {
+        self.0.observe(event);
+        assert!(!matches!(event, Event::HookFailed { .. }), "a bug of the observer");
+    }
+}
+
+// Promise: FT-1
+#[tokio::test(start_paused = true)]
+async fn a_broken_invariant_stops_its_partition_visibly_and_no_other() {
+    let handler =
+        TestHandler::new().with_message_complete(|group, _| match group.message.value() {
+            Some(value) if value == "bad" => broken(false),
+            _ => Ok(Outputs::new()),
+        });
+    let observer = Arc::new(BrokenObserver::default());
+    let seen = observer.0.clone();
+    let mut setup = Setup::new(handler);
+    setup.observer = Some(observer);
+    let mut world = setup.start(&["bad"]).await;
+    world.until("the partition failed", |_| seen.count("PartitionFailed") == 1).await;
+    let text = &seen.named("PartitionFailed")[0].text;
+    assert!(text.contains("a broken invariant of the engine: a bug of the observer"), "{text}");
+    world.produce(1, &["good"]);
+    world.source.assign(&[partition(1)]);
+    world.until_committed(1, 1).await;
+    assert_eq!(world.committed(0), None);
+    world.shut_down().await.expect("a clean end");
+    world.check_end();
+}
+
+/// Panics when it hears of the first delivery.
+#[derive(Default)]
+struct BrokenOnce {
+    seen: RecordingObserver,
+    broke: AtomicBool,
+}
+
+impl Observer for BrokenOnce {
+    fn observe(&self, event: &Event<'_>) {
+        self.seen.observe(event);
+        let first =
+            matches!(event, Event::Delivered { .. }) && !self.broke.swap(true, Ordering::SeqCst);
+        assert!(!first, "a bug of the observer");
+    }
+}
+
+// Promise: FT-1
+#[tokio::test(start_paused = true)]
+async fn a_broken_lane_stops_the_partitions_visibly_and_serves_the_next() {
+    let observer = Arc::new(BrokenOnce::default());
+    let seen = observer.seen.clone();
+    let mut setup = Setup::new(echo());
+    setup.observer = Some(observer);
+    let mut world = setup.start(&["a"]).await;
+    world.until("the partition failed", |_| seen.count("PartitionFailed") == 1).await;
+    let text = &seen.named("PartitionFailed")[0].text;
+    assert!(text.contains("the lane of sink kafka:out: a bug of the observer"), "{text}");
+    assert!(world.source.revoke(&[partition(0)]).await);
+    assert_eq!(world.committed(0), None);
+    world.source.assign(&[partition(0)]);
+    world.until_done().await;
+    world.shut_down().await.expect("a clean end");
     world.check_end();
 }
 

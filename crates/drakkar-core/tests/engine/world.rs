@@ -2,8 +2,8 @@
 
 use drakkar_api::{
     CancelScope, Clients, CommitOffset, Epoch, Execution, Executor, FileLine, Handler, HookResult,
-    KafkaRecord, Offset, PartitionId, Run, RunId, RunListener, SinkId, SinkKind, Slots, Task,
-    WorkerId, WorkerInfo,
+    KafkaRecord, Observer, Offset, PartitionId, Run, RunId, RunListener, SinkId, SinkKind, Slots,
+    Task, WorkerId, WorkerInfo,
 };
 use drakkar_core::{
     AnySink, Engine, EngineConfig, EngineError, EngineParts, EngineStatus, Load, Thresholds,
@@ -62,6 +62,8 @@ pub(crate) struct Setup<H> {
     pub(crate) more_sinks: Vec<AnySink>,
     pub(crate) letters: FakeSink<KafkaRecord>,
     pub(crate) seen: RecordingObserver,
+    /// Who watches instead of `seen`.
+    pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
 impl Setup<TestHandler> {
@@ -89,6 +91,7 @@ impl<H: Handler> Setup<H> {
             more_sinks: Vec::new(),
             letters: kafka("dead"),
             seen: RecordingObserver::new(),
+            observer: None,
         }
     }
 
@@ -132,7 +135,7 @@ impl<H: Handler> Setup<H> {
             executor: Arc::new(Renumbered::new(self.executor.clone())),
             sinks,
             dead_letters: AnySink::new(self.letters.clone()),
-            observer: Arc::new(self.seen.clone()),
+            observer: self.observer.unwrap_or_else(|| Arc::new(self.seen.clone())),
             worker: WorkerInfo {
                 worker_id: WorkerId::new("w1"),
                 cluster: String::new(),
