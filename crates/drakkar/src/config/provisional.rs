@@ -165,7 +165,7 @@ pub(crate) mod exec {
         ),
         field(
             "env",
-            Kind::Map(&TEXT),
+            Kind::Map(&Kind::Secret),
             "{}",
             "Environment variables given to every child; those of a task win over them.",
         ),
@@ -258,7 +258,7 @@ pub(crate) mod kafka {
         field("security", Kind::Section(&SECURITY), "{}", ""),
         field(
             "client_config",
-            Kind::Map(&TEXT),
+            Kind::Map(&Kind::Secret),
             "{}",
             "Raw options of librdkafka, which win over everything that is not reserved.",
         ),
@@ -316,7 +316,7 @@ pub(crate) mod sink_kafka {
         field("security", Kind::Optional(&Kind::Section(&kafka::SECURITY)), "null", ""),
         field(
             "client_config",
-            Kind::Optional(&Kind::Map(&TEXT)),
+            Kind::Optional(&Kind::Map(&Kind::Secret)),
             "null",
             "Raw options of librdkafka; null means those of `kafka`.",
         ),
