@@ -1,7 +1,7 @@
 //! The small HTTP server of `/metrics`, `/healthz` and `/readyz`.
 //!
-//! Limits: 64 connections at once (more wait to be accepted), 5 s for the head of a request, 30 s for
-//! a connection, one request each; bodies are not read. It serves nothing that must be protected: no
+//! Limits: 64 connections at once (more wait to be accepted), 5 s and 16 KiB for the head of a request,
+//! 30 s for a connection, one request each; bodies are not read. It serves nothing that must be protected: no
 //! payloads, no settings.
 
 use crate::health::Health;
@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 
 const CONNECTIONS_MAX: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+const HEAD_BYTES_MAX: usize = 16 * 1024;
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests that are being answered may take once the server closes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -145,6 +146,7 @@ async fn serve(stream: TcpStream, pages: Arc<Pages>, mut stopped: watch::Receive
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .keep_alive(false)
+        .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let served = async {

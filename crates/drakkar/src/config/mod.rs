@@ -27,6 +27,4 @@ mod yaml;
 
 pub use error::{ConfigError, ConfigErrorKind};
 pub use reference::reference_markdown;
-pub use settings::{
-    Config, DlqSettings, LogFormat, LogLevel, LogSettings, MetricsSettings, SendFailure,
-};
+pub use settings::{Config, DlqSettings, LogFormat, LogLevel, LogSettings, MetricsSettings};

@@ -155,11 +155,16 @@ pub(super) mod tests {
     #[test]
     fn lines_for_people_cannot_be_forged() {
         let written = lines(LogFormat::Console, || {
-            tracing::info!(event = "started", category = "lifecycle", port = 9090, name = "a b");
+            tracing::info!(
+                event = "started",
+                category = "lifecycle",
+                port = 9090,
+                name = "a\u{9b} b"
+            );
             tracing::warn!("two\nlines \u{1b}[31m");
         });
         assert_eq!(written.len(), 2, "{written:?}");
-        let end = "INFO  started category=lifecycle port=9090 name=\"a b\" [drakkar::logging::layer::tests]";
+        let end = "INFO  started category=lifecycle port=9090 name=\"a\\u{9b} b\" [drakkar::logging::layer::tests]";
         assert!(written[0].ends_with(end), "{}", written[0]);
         assert!(written[1].contains("two\\nlines \\u{1b}[31m"), "{}", written[1]);
     }

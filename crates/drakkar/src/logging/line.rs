@@ -185,7 +185,7 @@ fn console(now: SystemTime, metadata: &Metadata<'_>, fields: &Fields) -> String 
             Value::String(text) if !text.is_empty() && !text.contains([' ', '"', '\n', '=']) => {
                 write!(line, " {name}={}", one_line(text))
             }
-            value => write!(line, " {name}={value}"),
+            value => write!(line, " {name}={}", one_line(&value.to_string())),
         }
         .expect("a string takes all");
     }

@@ -4,7 +4,7 @@ use super::output::LineSink;
 use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -16,24 +16,16 @@ pub(crate) fn dropped_lines() -> u64 {
 
 /// A bounded queue of lines with a thread that writes them.
 ///
-/// The thread ends when the last handle of the queue is gone and everything is written.
+/// The thread ends when the queue is dropped and everything is written.
 #[derive(Debug)]
 pub(super) struct LineQueue {
     shared: Arc<Shared>,
-    /// Dropped with the last handle, which tells the thread to end.
-    _alive: Arc<Alive>,
 }
 
-/// Tells the thread, by going away, that no line will come any more.
-#[derive(Debug)]
-struct Alive(Weak<Shared>);
-
-impl Drop for Alive {
+impl Drop for LineQueue {
     fn drop(&mut self) {
-        if let Some(shared) = self.0.upgrade() {
-            shared.lock().closed = true;
-            shared.changed.notify_all();
-        }
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_all();
     }
 }
 
@@ -77,8 +69,7 @@ impl LineQueue {
         std::thread::Builder::new()
             .name("drakkar-log".to_owned())
             .spawn(move || write_lines(&writer, sink))?;
-        let _alive = Arc::new(Alive(Arc::downgrade(&shared)));
-        Ok(Arc::new(Self { shared, _alive }))
+        Ok(Arc::new(Self { shared }))
     }
 
     /// Queues a line, which ends with a line feed, or drops and counts it. Never waits for the
