@@ -92,6 +92,7 @@ impl Health {
 impl Observer for Health {
     fn observe(&self, event: &Event<'_>) {
         match event {
+            Event::Polled => self.polled(),
             Event::PartitionFailed { partition, reason } => {
                 self.lock().failed.insert((*partition).clone(), (*reason).to_owned());
             }

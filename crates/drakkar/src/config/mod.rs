@@ -14,7 +14,6 @@ mod error;
 mod load;
 mod mask;
 mod nearest;
-mod provisional;
 mod reference;
 mod schema;
 mod settings;

@@ -2,7 +2,6 @@
 //! composition of all.
 
 use super::compiled::is_sink_compiled;
-use super::provisional::source_kafka;
 use super::schema::{Setting, Shape, Table};
 use drakkar_api::{Field, Kind, Section};
 use std::sync::LazyLock;
@@ -24,7 +23,7 @@ fn compose() -> Table {
             "kafka",
             Table::new("The broker and the topic that is consumed.")
                 .fields(drakkar_kafka::FIELDS)
-                .fields(source_kafka::FIELDS)
+                .fields(drakkar_source_kafka::FIELDS)
                 .fields(drakkar_core::KAFKA_FIELDS)
                 .fields(KAFKA_FIELDS),
         )
@@ -53,7 +52,10 @@ fn sinks() -> Table {
         sinks = match is_sink_compiled(name) || sink_fields(name).is_some() {
             true => {
                 let fields = sink_fields(name).unwrap_or_default();
-                let table = Table::new(sink_about(name)).fields(fields).fields(SINK_FIELDS);
+                let table = Table::new(sink_about(name)).fields(fields);
+                // Some crates declare the address of their page themselves.
+                let has_page = fields.iter().any(|field| field.name == UI_URL.name);
+                let table = if has_page { table } else { table.fields(&[UI_URL]) };
                 let table = if name == "kafka" { table.kafka_client() } else { table };
                 sinks.instances(name, table)
             }
@@ -82,7 +84,7 @@ fn sink_fields(name: &str) -> Option<&'static [Field]> {
         #[cfg(feature = "sink-kafka")]
         "kafka" => Some(drakkar_sink_kafka::FIELDS),
         #[cfg(feature = "sink-file")]
-        "filesystem" => Some(super::provisional::sink_file::FIELDS),
+        "filesystem" => Some(drakkar_sink_file::FIELDS),
         "postgres" => Some(POSTGRES_FIELDS),
         "mongo" => Some(MONGO_FIELDS),
         "http" => Some(HTTP_FIELDS),
@@ -199,8 +201,8 @@ const KAFKA_FIELDS: &[Field] = &[
 ];
 
 /// What every sink has.
-const SINK_FIELDS: &[Field] =
-    &[field("ui_url", TEXT, "\"\"", "The address of a page about the destination, for the UI.")];
+const UI_URL: Field =
+    field("ui_url", TEXT, "\"\"", "The address of a page about the destination, for the UI.");
 
 const POSTGRES_FIELDS: &[Field] = &[
     required("dsn", Kind::Secret, "The connection string."),

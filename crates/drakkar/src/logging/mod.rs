@@ -63,12 +63,7 @@ pub(crate) struct LogGuard {
     queue: Option<Arc<LineQueue>>,
 }
 
-impl LogGuard {
-    /// Returns whether the log is ours; `false` when the program has set up one before.
-    pub(crate) fn is_installed(&self) -> bool {
-        self.queue.is_some()
-    }
-}
+impl LogGuard {}
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
