@@ -1,4 +1,5 @@
 //! To come.
+#![forbid(unsafe_code)]
 
 pub mod config;
 #[cfg_attr(not(test), expect(dead_code, reason = "the application, which uses it, is to come"))]
