@@ -4,7 +4,10 @@
 pub mod config;
 #[cfg_attr(not(test), expect(dead_code, reason = "the application, which uses it, is to come"))]
 mod health;
-#[cfg_attr(not(test), expect(dead_code, reason = "the application, which uses it, is to come"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the application, which uses it, is to come")
+)]
 mod logging;
 #[cfg(test)]
 mod pages;

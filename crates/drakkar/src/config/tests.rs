@@ -498,6 +498,14 @@ fn a_program_may_change_settings() {
     assert!(config.validate().is_ok());
 }
 
+#[cfg(feature = "sink-kafka")]
+#[test]
+fn names_may_hold_dots() {
+    let config = load("sinks: {kafka: {a.b: {topic: t}}}", &[]).expect("valid");
+    assert_eq!(config.get("sinks.kafka.a.b.topic"), Some(&json!("t")));
+    assert_eq!(config.kafka_client("sinks.kafka.a.b")["brokers"], "localhost:9092");
+}
+
 #[test]
 fn parts_are_deserialised_by_their_owners() {
     #[derive(serde::Deserialize)]

@@ -2,15 +2,16 @@
 //!
 //! Nothing that writes a line ever waits: lines go into a queue that is bounded by count and bytes,
 //! and what does not fit is dropped and counted (`drakkar_log_lines_dropped_total`). The guard that
-//! [`setup::init`] answers writes out the queue when it is dropped.
+//! [`init`] answers writes out the queue when it is dropped.
 
 mod layer;
 mod line;
 pub(crate) mod output;
-pub(crate) mod setup;
+mod setup;
 mod writer;
 
 pub(crate) use line::LineIdentity;
 #[cfg(test)]
 pub(crate) use setup::capture;
+pub(crate) use setup::{LogGuard, init};
 pub(crate) use writer::dropped_lines;

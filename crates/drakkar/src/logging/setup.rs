@@ -46,17 +46,12 @@ pub(crate) enum LogError {
 }
 
 /// Writes out what is queued when it is dropped, waiting 2 s at most.
+///
+/// Without a queue the program has set up a log of its own, and there is nothing to write out.
 #[derive(Debug)]
 #[must_use = "lines are lost at exit unless this is kept until then"]
 pub(crate) struct LogGuard {
     queue: Option<Arc<LineQueue>>,
-}
-
-impl LogGuard {
-    /// Returns whether the log is ours; `false` when the program has set up one before.
-    pub(crate) fn is_installed(&self) -> bool {
-        self.queue.is_some()
-    }
 }
 
 impl Drop for LogGuard {
@@ -134,8 +129,9 @@ mod tests {
         let text = format!("logging: {{output: '{}'}}", path.display());
         let settings = Config::from_yaml_str(&text, []).expect("valid").logging();
         let identity = LineIdentity { worker_id: "w1".into(), ..LineIdentity::default() };
-        let guard = init(&settings, identity.clone()).expect("it can be set up");
-        assert!(guard.is_installed());
+        let guard: crate::logging::LogGuard =
+            crate::logging::init(&settings, identity.clone()).expect("it can be set up");
+        assert!(guard.queue.is_some());
         tracing::info!(event = "drakkar_starting", category = "lifecycle");
         tracing::debug!(event = "not_wanted");
         drop(guard);
@@ -143,6 +139,6 @@ mod tests {
         assert!(written.contains("\"event\":\"drakkar_starting\""), "{written}");
         assert!(!written.contains("not_wanted"), "{written}");
         let second = init(&settings, identity).expect("it is left as it is");
-        assert!(!second.is_installed());
+        assert!(second.queue.is_none());
     }
 }
