@@ -65,9 +65,7 @@ impl Config {
     ///
     /// Secrets are in it as they are.
     pub fn get(&self, path: &str) -> Option<&Value> {
-        let (path, _) = locate(schema(), path)?;
-        let (first, rest) = path.split_first()?;
-        rest.iter().try_fold(self.checked.get(first)?, |value, key| value.get(key))
+        find(&self.checked, path)
     }
 
     /// Changes one setting, before the pipeline starts. Whatever was there is replaced.
@@ -300,6 +298,16 @@ fn check_together(checked: &Map<String, Value>, problems: &mut Problems) {
     if let Some(Value::Object(sinks)) = checked.get("sinks") {
         compiled::check_sinks(sinks, problems);
     }
+}
+
+/// Finds a value by its dotted path. Names of sinks and options may hold dots themselves.
+fn find<'a>(entries: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    entries.get(path).or_else(|| {
+        path.match_indices('.').find_map(|(dot, _)| {
+            let inner = entries.get(&path[..dot])?.as_object()?;
+            find(inner, &path[dot + 1..])
+        })
+    })
 }
 
 /// Finds a setting by its dotted path: the keys, and the shape of the value.

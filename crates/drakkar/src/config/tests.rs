@@ -498,6 +498,14 @@ fn a_program_may_change_settings() {
     assert!(config.validate().is_ok());
 }
 
+#[cfg(feature = "sink-kafka")]
+#[test]
+fn names_may_hold_dots() {
+    let config = load("sinks: {kafka: {a.b: {topic: t}}}", &[]).expect("valid");
+    assert_eq!(config.get("sinks.kafka.a.b.topic"), Some(&json!("t")));
+    assert_eq!(config.kafka_client("sinks.kafka.a.b")["brokers"], "localhost:9092");
+}
+
 #[test]
 fn parts_are_deserialised_by_their_owners() {
     #[derive(serde::Deserialize)]
@@ -546,6 +554,16 @@ fn files_that_cannot_be_used_are_named() {
     check(ConfigErrorKind::Syntax, &["line 2 is not UTF-8"]);
     std::fs::write(&path, "kafka: {max_poll_records: 0}").expect("written");
     check(ConfigErrorKind::Invalid, &["1 problem in the configuration", "found 0"]);
+    std::fs::write(&path, "kafka: {source_topic: of-the-file}").expect("written");
+    let variables = [
+        ("DRAKKAR_CONFIG", path.to_str().expect("Unicode")),
+        ("DRAKKAR_KAFKA__CONSUMER_GROUP", "of-the-environment"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = super::load::load_from(None, variables.into_iter().collect()).expect("valid");
+    assert_eq!(config.file(), Some(path.as_path()));
+    assert_eq!(config.get("kafka.source_topic"), Some(&json!("of-the-file")));
+    assert_eq!(config.get("kafka.consumer_group"), Some(&json!("of-the-environment")));
     std::fs::remove_file(&path).expect("removed");
     std::fs::create_dir(&path).expect("made");
     check(ConfigErrorKind::Io, &["failed to read"]);

@@ -1,6 +1,7 @@
 //! Where log lines go.
 
-use super::{LineIdentity, LogError};
+use super::LineIdentity;
+use super::setup::LogError;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
