@@ -12,7 +12,7 @@ use std::time::Duration;
 const METADATA_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long the topic's own settings are waited for. They are only good to know.
-const CONFIG_TIMEOUT: Duration = Duration::from_secs(3);
+const CONFIG_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// What a topic takes if nobody says otherwise: Kafka's default.
 const RECORD_BYTES_DEFAULT: usize = 1_000_000;
