@@ -27,9 +27,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often a leader is looked at that cannot be watched.
-const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-
 /// What to run and within which limits.
 pub(crate) struct Order<'a> {
     pub(crate) task: &'a Task,
@@ -122,7 +119,7 @@ impl Supervisor {
                 peak = peak.max(peak_of(child.leader.pid()));
             }
             match course.next(now, facts) {
-                Step::Wait(until) => self.wait(&mut child, until - now, bell),
+                Step::Wait(until) => self.wait(&mut child, now, until, bell),
                 Step::Terminate => {
                     child.leader.signal(Signal::TERM);
                     // A stopped process would not hear it.
@@ -139,8 +136,10 @@ impl Supervisor {
     }
 
     /// Waits for news of the child and deals with them.
-    fn wait(&mut self, child: &mut Child<'_>, pause: Duration, bell: &Bell) {
-        let news = child.poll(pause, bell);
+    fn wait(&mut self, child: &mut Child<'_>, now: Instant, until: Instant, bell: &Bell) {
+        let look = child.leader.next_look();
+        let until = look.map_or(until, |look| look.min(until));
+        let news = child.poll(until.saturating_duration_since(now), bell);
         if news.bell {
             bell.hush();
         }
@@ -149,8 +148,9 @@ impl Supervisor {
         }
         read(&mut self.stdout, &mut child.stdout, news.stdout);
         read(&mut self.stderr, &mut child.stderr, news.stderr);
-        if news.leader {
-            child.leader.look();
+        let output_ended = !news.stdout.is_empty() | !news.stderr.is_empty() && !child.pipes_open();
+        if news.leader || output_ended || look.is_some_and(|look| look <= now) {
+            child.leader.look(now);
         }
         if child.leader.end().is_some() {
             child.stdin = None;
@@ -212,7 +212,7 @@ impl<'a> Child<'a> {
             .stderr(Stdio::piped())
             .spawn();
         let child = spawned.map_err(|error| fault_from(&error, order))?;
-        let leader = Leader::new(Pid::from_child(&child), reaper);
+        let leader = Leader::new(Pid::from_child(&child), Instant::now(), reaper);
         // From here on the leader is killed and reaped, whatever happens.
         let feed = |pipe, rest: &Bytes| Feed { pipe, rest: rest.clone() };
         let mut child = Self {
@@ -238,9 +238,13 @@ impl<'a> Child<'a> {
     fn facts(&self, bell: &Bell) -> Facts {
         Facts {
             ended: self.leader.end().is_some(),
-            pipes_open: self.stdout.is_some() || self.stderr.is_some(),
+            pipes_open: self.pipes_open(),
             cancelled: bell.is_rung(),
         }
+    }
+
+    fn pipes_open(&self) -> bool {
+        self.stdout.is_some() || self.stderr.is_some()
     }
 
     /// Writes as much as the pipe takes, and closes it when all is written or nobody reads it: not
@@ -273,20 +277,18 @@ impl<'a> Child<'a> {
             entry(self.stdout.as_ref().map(AsFd::as_fd), PollFlags::IN).unwrap_or(nothing.clone()),
             entry(self.stderr.as_ref().map(AsFd::as_fd), PollFlags::IN).unwrap_or(nothing),
         ];
-        let unwatched = self.leader.watch().is_none() && self.leader.end().is_none();
-        let pause = if unwatched { pause.min(LOOK_INTERVAL) } else { pause };
         let timeout = Timespec::try_from(pause).ok();
         if let Err(error) = poll(&mut entries, timeout.as_ref())
             && error != Errno::INTR
         {
             // Out of memory, say. Nothing here blocks, so all can be tried, but not in a hurry.
-            std::thread::sleep(pause.min(LOOK_INTERVAL));
+            std::thread::sleep(pause.min(Duration::from_millis(10)));
             return News::everything();
         }
         let [bell, leader, stdin, stdout, stderr] = entries.map(|entry| entry.revents());
         News {
             bell: !bell.is_empty(),
-            leader: unwatched || !leader.is_empty(),
+            leader: !leader.is_empty(),
             stdin: !stdin.is_empty(),
             stdout,
             stderr,
