@@ -60,6 +60,7 @@ struct Feed {
 
 /// What is known of a child at its end.
 struct Ending {
+    at: Instant,
     forced: Option<Forced>,
     end: Option<End>,
     usage: Option<ResourceUsage>,
@@ -84,8 +85,7 @@ impl Supervisor {
         };
         let pid = child.leader.pid();
         let started = Instant::now();
-        let mut ended = None;
-        let ending = self.supervise(child, order, bell, started, &mut ended);
+        let ending = self.supervise(child, order, bell, started);
         Execution {
             outcome: ending.outcome(order.limits.deadline),
             stdout: self.stdout.take(),
@@ -93,7 +93,7 @@ impl Supervisor {
             pid: Some(pid.as_raw_pid().unsigned_abs()),
             queue_wait: Duration::ZERO,
             spawn: started - begun,
-            duration: ended.unwrap_or_else(Instant::now) - begun,
+            duration: ending.at - begun,
             usage: ending.usage,
             leftovers_killed: ending.leftovers,
             precomputed: false,
@@ -106,9 +106,9 @@ impl Supervisor {
         order: &Order<'_>,
         bell: &Bell,
         started: Instant,
-        ended: &mut Option<Instant>,
     ) -> Ending {
         let mut course = Course::new(order.limits, started);
+        let mut ended = None;
         let mut peak = None;
         loop {
             let now = Instant::now();
@@ -129,8 +129,10 @@ impl Supervisor {
                     peak = peak.max(peak_of(child.leader.pid()));
                     child.leader.signal(Signal::KILL);
                 }
-                Step::Settle => return self.settle(child, &course, peak),
-                Step::Abandon => return self.abandon(child, &course),
+                Step::Settle => {
+                    return self.settle(child, &course, ended.unwrap_or(now), peak);
+                }
+                Step::Abandon => return self.abandon(child, &course, now),
             }
         }
     }
@@ -148,8 +150,8 @@ impl Supervisor {
         }
         read(&mut self.stdout, &mut child.stdout, news.stdout);
         read(&mut self.stderr, &mut child.stderr, news.stderr);
-        let output_ended = !news.stdout.is_empty() | !news.stderr.is_empty() && !child.pipes_open();
-        if news.leader || output_ended || look.is_some_and(|look| look <= now) {
+        // An unwatched leader is looked at when it is time, or when it has most likely ended.
+        if news.leader || look.is_some_and(|look| look <= now || !child.pipes_open()) {
             child.leader.look(now);
         }
         if child.leader.end().is_some() {
@@ -157,7 +159,13 @@ impl Supervisor {
         }
     }
 
-    fn settle(&mut self, child: Child<'_>, course: &Course, peak: Option<u64>) -> Ending {
+    fn settle(
+        &mut self,
+        child: Child<'_>,
+        course: &Course,
+        at: Instant,
+        peak: Option<u64>,
+    ) -> Ending {
         self.sweep(&child);
         let end = child.leader.end();
         let settled = child.leader.settle();
@@ -168,16 +176,16 @@ impl Supervisor {
         });
         // What dies of the same SIGKILL as its leader is no leftover.
         let leftovers = settled.leftovers && !course.was_killed();
-        Ending { forced: course.forced(), end, usage, leftovers }
+        Ending { at, forced: course.forced(), end, usage, leftovers }
     }
 
     /// Leaves a process to the reaper that does not die of SIGKILL: one in uninterruptible I/O, or
     /// one that runs as another user.
-    fn abandon(&mut self, child: Child<'_>, course: &Course) -> Ending {
+    fn abandon(&mut self, child: Child<'_>, course: &Course, at: Instant) -> Ending {
         let pid = child.leader.pid().as_raw_pid();
         tracing::warn!(pid, "a process does not die of SIGKILL; it is reaped when it ends");
         self.sweep(&child);
-        Ending { forced: course.forced(), end: None, usage: None, leftovers: false }
+        Ending { at, forced: course.forced(), end: None, usage: None, leftovers: false }
     }
 
     /// Takes what others of the group have written and we have not read.
