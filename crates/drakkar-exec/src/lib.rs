@@ -82,6 +82,7 @@ mod child;
 mod course;
 mod output;
 mod signal;
+mod spawn;
 mod wait4;
 
 mod environment;
