@@ -437,8 +437,8 @@ fn weather() -> impl Strategy<Value = Weather> {
     })
 }
 
-// Promise: DL-1, DL-2, WM-1, WM-2, FT-1
 proptest! {
+    // Promise: DL-1, DL-2, WM-1, WM-2, FT-1
     #[test]
     fn everything_is_settled_before_it_is_committed(weather in weather(), rounds in 1_usize..12) {
         let mut world = World::new(weather);
@@ -461,8 +461,8 @@ proptest! {
     }
 }
 
-// Promise: RB-1, WM-1
 proptest! {
+    // Promise: RB-1, WM-1
     #[test]
     fn a_drain_finishes_a_prefix_and_gives_the_rest_back(weather in weather(), steps in 0_u64..200) {
         let mut world = World::new(weather);
@@ -487,8 +487,8 @@ proptest! {
     }
 }
 
-// Promise: RB-1, RB-2
 proptest! {
+    // Promise: RB-1, RB-2
     #[test]
     fn a_lost_partition_is_fenced_and_commits_nothing(weather in weather(), steps in 0_u64..200) {
         let mut world = World::new(weather);
