@@ -144,7 +144,7 @@ impl<H: Handler> Setup<H> {
         let engine = Engine::connect_with_clock(parts, Arc::new(TokioClock::new())).await?;
         let status = engine.status();
         let (shutdown, asked) = oneshot::channel();
-        let engine = tokio::spawn(engine.run(async {
+        let engine = tokio::spawn(engine.run(std::future::ready(()), async {
             // A test that drops its world wants the engine to end, too.
             drop(asked.await);
         }));
