@@ -1,0 +1,7 @@
+//! Tests of the Kafka sink over the in-process mock cluster.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+mod connect;
+mod delivery;
+mod outage;
