@@ -41,7 +41,7 @@ fn main() {
     BufReader::new(broker.stdout.take().unwrap()).read_line(&mut brokers).unwrap();
     let brokers = brokers.trim();
     for linger in [0, 1, 5] {
-        for (batch, batches) in [(1, 500), (50, 500), (500, 400)] {
+        for (batch, batches) in [(1, 200), (50, 200), (500, 400)] {
             for _ in 0..2 {
                 bare(brokers, linger, batch, batches);
                 sink(brokers, linger, batch, batches);

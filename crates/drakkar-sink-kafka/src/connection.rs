@@ -10,6 +10,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
+use rdkafka::metadata::MetadataBroker;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +45,7 @@ pub(crate) struct Connector {
 #[derive(Debug)]
 struct Answer {
     topic: Topic,
-    /// Which broker said it.
+    /// A broker that administrative requests can be sent to.
     broker: i32,
 }
 
@@ -81,7 +82,7 @@ impl Connector {
         Ok(Connection { producer, item_bytes_max, one_by_one })
     }
 
-    /// Makes sure that the topic is there; answers who said so.
+    /// Makes sure that the topic is there; answers a broker to ask more.
     async fn prove_topic(&self, deadline: Instant) -> Result<i32, SinkError> {
         let answer = self.wait_until_known(self.asker(false)?, deadline).await?;
         match answer.topic {
@@ -158,7 +159,8 @@ impl Connector {
             Err(_) => return Err(self.unreachable(asker, None)),
         };
         let topic = metadata.topics().iter().find(|topic| topic.name() == self.config.topic());
-        let answer = |topic| Ok(Answer { topic, broker: metadata.orig_broker_id() });
+        let broker = metadata.brokers().first().map_or(0, MetadataBroker::id);
+        let answer = |topic| Ok(Answer { topic, broker });
         let Some(topic) = topic else { return answer(Topic::Missing) };
         let Some(code) = topic.error().map(Code::from) else {
             let has_leader = topic.partitions().iter().any(|partition| partition.leader() >= 0);
@@ -234,7 +236,11 @@ fn within(deadline: Instant) -> Duration {
 }
 
 fn code(failure: KafkaError) -> Code {
-    failure.rdkafka_error_code().unwrap_or(Code::Fail)
+    match failure {
+        // The wrapper's own accessor leaves these out.
+        KafkaError::AdminOp(code) => code,
+        other => other.rdkafka_error_code().unwrap_or(Code::Fail),
+    }
 }
 
 /// An administration client. Dropping it joins a thread, so that is left to another thread.

@@ -42,6 +42,8 @@ pub(crate) fn asking(base: &ClientConfig, creating: bool) -> ClientConfig {
     let mut client = base.clone();
     // A metadata request creates the topic where the brokers permit it. Not by accident.
     client.set("allow.auto.create.topics", if creating { "true" } else { "false" });
+    // It produces nothing, so it needs no identity of a producer.
+    client.set("enable.idempotence", "false");
     client
 }
 
@@ -51,7 +53,8 @@ pub(crate) fn producing(
     config: &KafkaSinkConfig,
     limit: TopicLimit,
 ) -> ProducerSettings {
-    let mut client = asking(base, false);
+    let mut client = base.clone();
+    client.set("allow.auto.create.topics", "false");
     let mut open = |name: &str, value: String| {
         if client.get(name).is_none() {
             client.set(name, value);

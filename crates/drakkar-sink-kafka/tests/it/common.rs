@@ -8,8 +8,10 @@ use drakkar_kafka::ClientSection;
 use drakkar_mock_kafka::MockKafka;
 use drakkar_sink_kafka::{KafkaSink, KafkaSinkSection};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Headers as _, Message};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 use rdkafka::{ClientConfig, Offset as Position, TopicPartitionList};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// The topic of most tests.
@@ -66,36 +68,64 @@ pub(crate) async fn deliver(sink: &KafkaSink, records: &[KafkaRecord]) -> Vec<Ve
     sink.deliver(Batch::new(items)).await
 }
 
-/// Reads the first `count` records of the topic, of each partition in order.
+/// Reads at least `count` records of the topic, of each partition in order.
 pub(crate) fn read(brokers: &str, topic: &str, count: usize) -> Vec<KafkaRecord> {
+    let records =
+        read_for(brokers, topic, Duration::from_secs(30), |records| records.len() >= count);
+    assert!(records.len() >= count, "{} of {count} records arrived", records.len());
+    records
+}
+
+/// Reads until it is enough and nothing more comes, or the time is over.
+pub(crate) fn read_for(
+    brokers: &str,
+    topic: &str,
+    limit: Duration,
+    enough: impl Fn(&[KafkaRecord]) -> bool,
+) -> Vec<KafkaRecord> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "reader")
         .set("fetch.wait.max.ms", "10")
+        .set("enable.partition.eof", "true")
         .create()
         .unwrap();
-    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(5)).unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
     let mut positions = TopicPartitionList::new();
-    for partition in metadata.topics()[0].partitions() {
-        positions.add_partition_offset(topic, partition.id(), Position::Beginning).unwrap();
+    let partitions: BTreeSet<i32> =
+        metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect();
+    for partition in &partitions {
+        positions.add_partition_offset(topic, *partition, Position::Beginning).unwrap();
     }
     consumer.assign(&positions).unwrap();
     let began = Instant::now();
     let mut records = Vec::new();
-    while records.len() < count {
-        assert!(began.elapsed() < Duration::from_secs(20), "{} of {count} arrived", records.len());
-        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
-        let message = message.unwrap();
-        let mut headers = Headers::new();
-        for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
-            headers.push(header.key, header.value.map(|value| value.to_vec().into()));
+    let mut at_end = BTreeSet::new();
+    while began.elapsed() < limit && !(enough(&records) && at_end == partitions) {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                at_end.remove(&message.partition());
+                records.push(record(&message));
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                at_end.insert(partition);
+            }
+            // An injected error or a broker that is slow to come back.
+            Some(Err(_)) | None => {}
         }
-        records.push(KafkaRecord {
-            sink: None,
-            key: message.key().map(|key| key.to_vec().into()),
-            value: message.payload().map(|value| value.to_vec().into()),
-            headers,
-        });
     }
     records
+}
+
+fn record(message: &BorrowedMessage<'_>) -> KafkaRecord {
+    let mut headers = Headers::new();
+    for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
+        headers.push(header.key, header.value.map(|value| value.to_vec().into()));
+    }
+    KafkaRecord {
+        sink: None,
+        key: message.key().map(|key| key.to_vec().into()),
+        value: message.payload().map(|value| value.to_vec().into()),
+        headers,
+    }
 }

@@ -27,7 +27,8 @@ async fn a_missing_topic_is_created_on_request() {
     let began = Instant::now();
     let sink = sink(&brokers, KafkaSinkSection::dead_letters("in_dlq"));
     sink.connect().await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    // A request to a broker that knows no administration would take its whole deadline.
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     assert_eq!(deliver(&sink, &[KafkaRecord::bytes("x")]).await, [Verdict::Confirmed]);
     assert_eq!(read(&brokers, "in_dlq", 1), [KafkaRecord::bytes("x")]);
 }
@@ -40,7 +41,7 @@ async fn unreachable_brokers_are_an_error_within_the_deadline() {
     let sink = sink(&broker.bootstrap_servers(), section(TOPIC));
     let began = Instant::now();
     let error = sink.connect().await.unwrap_err();
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert_eq!(error.kind(), SinkErrorKind::Connection, "{error}");
     assert_eq!(error.status(), ErrorStatus::Temporary);
     let verdicts = deliver(&sink, &[KafkaRecord::bytes("x")]).await;
@@ -63,11 +64,11 @@ async fn a_forbidden_topic_is_an_error_of_authentication() {
 #[tokio::test]
 async fn connecting_is_quick_and_teaches_the_limit() {
     let broker = broker(1);
-    let sink = sink(&broker.bootstrap_servers(), section(TOPIC));
+    let sink = sink(&broker.bootstrap_servers(), KafkaSinkSection::new(TOPIC));
     assert_eq!(sink.limits().item_bytes_max, None);
     let began = Instant::now();
     sink.connect().await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     // The mock cluster does not tell the topic's limit: the client's own counts.
     assert_eq!(sink.limits().item_bytes_max, Some(999_488));
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod common;
+mod conformance;
 mod connect;
 mod delivery;
 mod outage;
