@@ -3,7 +3,11 @@
 //! `cargo xtask integration kafka` starts the brokers and tells where they are; without them the
 //! tests fail.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
-#![expect(dead_code, clippy::allow_attributes, reason = "the helpers of the other tests are shared")]
+#![expect(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "the helpers of the other tests are shared"
+)]
 
 #[path = "../it/common.rs"]
 mod common;
