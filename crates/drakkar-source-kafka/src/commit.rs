@@ -5,7 +5,7 @@
 //! no deadline of its own: without a coordinator librdkafka holds it back for up to a session
 //! timeout. Whoever waits here therefore waits with a deadline.
 
-use crate::error::{self, Membership};
+use crate::error::{self, Standing};
 use crate::rebalance::Consumer;
 use drakkar_api::{CommitOffset, CommitRequest, Epoch, SourceError, SourceErrorKind, SourceEvents};
 use rdkafka::consumer::{CommitMode, Consumer as _};
@@ -28,6 +28,8 @@ pub(crate) struct CommitDesk {
 #[derive(Debug, Default)]
 struct DeskState {
     live: BTreeSet<Epoch>,
+    /// Those of the living whose revoke has been announced.
+    leaving: BTreeSet<Epoch>,
     waiting: BTreeMap<Epoch, CommitRequest>,
     in_flight: BTreeSet<Epoch>,
     is_closed: bool,
@@ -71,6 +73,7 @@ impl DeskState {
     fn retire(&mut self, epochs: &[Epoch]) -> Vec<Epoch> {
         for epoch in epochs {
             self.live.remove(epoch);
+            self.leaving.remove(epoch);
         }
         epochs.iter().copied().filter(|epoch| self.waiting.remove(epoch).is_some()).collect()
     }
@@ -84,6 +87,20 @@ impl CommitDesk {
     /// Permits commits of an assignment.
     pub(crate) fn open(&self, epoch: Epoch) {
         self.lock().live.insert(epoch);
+    }
+
+    /// Notes that the revoke of assignments has been announced; they still commit.
+    pub(crate) fn announce_end(&self, epochs: &[Epoch]) {
+        self.lock().leaving.extend(epochs);
+    }
+
+    fn standing(&self, epoch: Epoch) -> Standing {
+        let state = self.lock();
+        match state.live.contains(&epoch) {
+            false => Standing::Over,
+            true if state.leaving.contains(&epoch) => Standing::Leaving,
+            true => Standing::Held,
+        }
     }
 
     /// Takes a request in.
@@ -155,7 +172,7 @@ type Answer = (Epoch, Result<CommitOffset, SourceError>);
 /// Runs the commit thread until the desk is closed.
 pub(crate) fn run(desk: &CommitDesk, consumer: &Weak<Consumer>, events: &Arc<dyn SourceEvents>) {
     while let Some(batch) = desk.next_batch() {
-        let answers = commit_all(consumer, &batch);
+        let answers = commit_all(desk, consumer, &batch);
         // First, so that whoever is answered can commit again at once.
         desk.finish(batch.iter().map(|request| request.epoch));
         for (epoch, result) in answers {
@@ -164,7 +181,11 @@ pub(crate) fn run(desk: &CommitDesk, consumer: &Weak<Consumer>, events: &Arc<dyn
     }
 }
 
-fn commit_all(consumer: &Weak<Consumer>, batch: &[CommitRequest]) -> Vec<Answer> {
+fn commit_all(
+    desk: &CommitDesk,
+    consumer: &Weak<Consumer>,
+    batch: &[CommitRequest],
+) -> Vec<Answer> {
     let Some(consumer) = consumer.upgrade() else {
         return batch.iter().map(|r| (r.epoch, Err(error::ended_assignment()))).collect();
     };
@@ -175,25 +196,30 @@ fn commit_all(consumer: &Weak<Consumer>, batch: &[CommitRequest]) -> Vec<Answer>
             .iter()
             .map(|request| {
                 let result = commit(&consumer, std::slice::from_ref(request));
-                (request.epoch, answer(&consumer, request, result))
+                (request.epoch, answer(desk, &consumer, request, result))
             })
             .collect(),
         Err(error) => batch
             .iter()
-            .map(|request| (request.epoch, answer(&consumer, request, Err(error.clone()))))
+            .map(|request| (request.epoch, answer(desk, &consumer, request, Err(error.clone()))))
             .collect(),
     }
 }
 
 fn answer(
+    desk: &CommitDesk,
     consumer: &Consumer,
     request: &CommitRequest,
     result: KafkaResult<()>,
 ) -> Result<CommitOffset, SourceError> {
     let Err(error) = result else { return Ok(request.offset) };
-    // Librdkafka notes a loss before it answers the commit that told it.
-    let membership = if consumer.assignment_lost() { Membership::Lost } else { Membership::Kept };
-    Err(error::commit(&error, membership))
+    // Librdkafka notes a loss before it answers the commit that told it, and forgets it with the
+    // unassign, before which the assignment ends here. So the order of these questions matters.
+    let standing = match consumer.assignment_lost() {
+        true => Standing::Over,
+        false => desk.standing(request.epoch),
+    };
+    Err(error::commit(&error, standing))
 }
 
 fn commit(consumer: &Consumer, batch: &[CommitRequest]) -> Result<(), KafkaError> {

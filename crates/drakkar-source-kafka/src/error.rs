@@ -5,11 +5,15 @@ use drakkar_kafka::{ErrorClass, classify};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-/// Whether librdkafka itself regards the whole assignment as lost.
+/// How an assignment stands when its commit fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Membership {
-    Kept,
-    Lost,
+pub(crate) enum Standing {
+    /// It is ours, as far as librdkafka knows.
+    Held,
+    /// Its revoke waits for the engine: this client cannot join a newer generation before the end.
+    Leaving,
+    /// It has ended, or librdkafka regards it as lost.
+    Over,
 }
 
 /// Explains an error that is not about a commit, with librdkafka's own reason.
@@ -27,18 +31,21 @@ pub(crate) fn trouble(error: &KafkaError, reason: &str) -> SourceError {
 
 /// Explains a commit that failed.
 ///
-/// `Fenced` only where the loss of the assignment is certain and will be reported, since the engine
-/// then gives the assignment up: during a rebalance a commit may carry the generation of just
-/// before, and the partition stays.
-pub(crate) fn commit(error: &KafkaError, membership: Membership) -> SourceError {
+/// `Fenced` only where the assignment is over, since the engine then gives it up: while partitions
+/// move, a commit may carry the generation of just before though the partition stays.
+pub(crate) fn commit(error: &KafkaError, standing: Standing) -> SourceError {
     let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-    let kind = match code {
-        Code::UnknownMemberId
-        | Code::FencedInstanceId
-        | Code::FencedMemberEpoch
-        | Code::AssignmentLost
-        | Code::Fatal => SourceErrorKind::Fenced,
-        _ if membership == Membership::Lost => SourceErrorKind::Fenced,
+    let kind = match (code, standing) {
+        (_, Standing::Over)
+        | (Code::IllegalGeneration, Standing::Leaving)
+        | (
+            Code::UnknownMemberId
+            | Code::FencedInstanceId
+            | Code::FencedMemberEpoch
+            | Code::AssignmentLost
+            | Code::Fatal,
+            _,
+        ) => SourceErrorKind::Fenced,
         _ => SourceErrorKind::Commit,
     };
     SourceError::new(kind, format!("the commit was refused: {code}"))
@@ -55,17 +62,18 @@ mod tests {
 
     #[test]
     fn a_commit_is_fenced_only_when_the_assignment_is_gone() {
-        let check = |code, membership, kind| {
-            let error = commit(&KafkaError::ConsumerCommit(code), membership);
-            assert_eq!(error.kind(), kind, "{code:?}");
+        let check = |code, standing, kind| {
+            let error = commit(&KafkaError::ConsumerCommit(code), standing);
+            assert_eq!(error.kind(), kind, "{code:?}, {standing:?}");
         };
-        check(Code::UnknownMemberId, Membership::Kept, SourceErrorKind::Fenced);
-        check(Code::FencedInstanceId, Membership::Kept, SourceErrorKind::Fenced);
-        check(Code::IllegalGeneration, Membership::Lost, SourceErrorKind::Fenced);
-        check(Code::IllegalGeneration, Membership::Kept, SourceErrorKind::Commit);
-        check(Code::RebalanceInProgress, Membership::Kept, SourceErrorKind::Commit);
-        check(Code::StaleMemberEpoch, Membership::Kept, SourceErrorKind::Commit);
-        check(Code::CoordinatorNotAvailable, Membership::Kept, SourceErrorKind::Commit);
+        check(Code::UnknownMemberId, Standing::Held, SourceErrorKind::Fenced);
+        check(Code::FencedInstanceId, Standing::Held, SourceErrorKind::Fenced);
+        check(Code::IllegalGeneration, Standing::Over, SourceErrorKind::Fenced);
+        check(Code::IllegalGeneration, Standing::Leaving, SourceErrorKind::Fenced);
+        check(Code::IllegalGeneration, Standing::Held, SourceErrorKind::Commit);
+        check(Code::RebalanceInProgress, Standing::Leaving, SourceErrorKind::Commit);
+        check(Code::StaleMemberEpoch, Standing::Leaving, SourceErrorKind::Commit);
+        check(Code::CoordinatorNotAvailable, Standing::Held, SourceErrorKind::Commit);
     }
 
     #[test]

@@ -196,6 +196,7 @@ impl SourceContext {
             return;
         }
         let deadline = Instant::now() + self.revoke_timeout;
+        self.shared.commits().announce_end(&epochs);
         let (drained, answer) = Reply::channel();
         self.events.revoked(epochs.clone(), drained);
         match wait_for_drain(consumer, answer, deadline) {

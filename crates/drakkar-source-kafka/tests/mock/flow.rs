@@ -157,3 +157,23 @@ fn a_message_arrives_whole() {
     assert_eq!((first.partition.topic(), first.partition.partition()), (TOPIC, 0));
     member.close();
 }
+
+// Promise: FT-1
+#[test]
+fn a_header_that_is_not_text_costs_itself_and_not_the_partition() {
+    let world = World::new(1);
+    world.kafka.produce_with_header_name(TOPIC, b"\xff\xfe").expect("delivered");
+    world.produce(0, numbers(0..1));
+    let member = world.start(OnRevoke::Answer);
+    member.take(1, PLENTY);
+    let messages = member.engine.wait_for_messages(2);
+    assert!(messages[0].1.headers.is_empty());
+    let trouble = member.engine.wait_for("trouble", |told| {
+        told.iter().find_map(|told| match told {
+            Told::Trouble(error) => Some(error.to_string()),
+            _ => None,
+        })
+    });
+    assert!(trouble.contains("1 headers of the message events:0:0"), "{trouble}");
+    member.close();
+}

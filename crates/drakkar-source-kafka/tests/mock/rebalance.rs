@@ -95,8 +95,9 @@ fn a_revoke_waits_for_the_engine_and_then_for_its_commit() {
     for partition in 0..2 {
         world.produce(partition, numbers(0..100));
     }
-    // The session must outlast the wait below.
-    let source = || world.source(|config| config.session_timeout_ms = 6000);
+    // The mock confuses itself with the classic protocol when the second member is slow to ask for
+    // its share: it then lets the group join anew, and refuses commits meanwhile.
+    let source = || world.source(|config| config.group_protocol = GroupProtocol::Consumer);
     let first = Member::start(source(), OnRevoke::Keep);
     let held = first.take(2, PLENTY);
     first.engine.wait_for_messages(200);
@@ -193,7 +194,7 @@ fn a_member_that_did_not_poll_for_too_long_says_so_and_recovers() {
     let world = World::new(1);
     world.produce(0, numbers(0..10));
     let source = world.source_with_drain(Duration::from_secs(1), |config| {
-        config.max_poll_interval_ms = 2000;
+        config.max_poll_interval_ms = 4000;
     });
     let member = Member::start(source, OnRevoke::Answer);
     world.kafka.record_requests();

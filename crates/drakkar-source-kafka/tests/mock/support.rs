@@ -55,6 +55,8 @@ struct State {
     told: Vec<Told>,
     kept: Vec<Reply<()>>,
     polled: usize,
+    /// Where `/proc` shows the thread that the source calls from.
+    source_thread: Option<String>,
 }
 
 impl Recorder {
@@ -130,10 +132,15 @@ impl Recorder {
         })
     }
 
-    /// Lets the source's thread hang when it hands messages over, until it is told otherwise.
+    /// Lets whoever hands messages over or answers a commit hang, until it is told otherwise.
     pub(crate) fn set_stalled(&self, is_stalled: bool) {
         self.lock().is_stalled = is_stalled;
         self.changed.notify_all();
+    }
+
+    fn hang_if_stalled(&self) {
+        let stalled = self.changed.wait_while(self.lock(), |state| state.is_stalled);
+        drop(stalled.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Answers the revokes that were kept.
@@ -143,6 +150,11 @@ impl Recorder {
             self.note(Told::Answered);
             reply.send(());
         }
+    }
+
+    /// Returns where `/proc` shows the source's thread, once it went round.
+    pub(crate) fn source_thread(&self) -> String {
+        self.lock().source_thread.clone().expect("it went round")
     }
 
     /// Waits until the source has looked at every partition that many times more.
@@ -179,16 +191,22 @@ impl SourceEvents for Recorder {
 
     fn messages(&self, epoch: Epoch, messages: Vec<SourceMessage>) {
         self.note(Told::Messages(epoch, messages, Instant::now()));
-        let stalled = self.changed.wait_while(self.lock(), |state| state.is_stalled);
-        drop(stalled.unwrap_or_else(PoisonError::into_inner));
+        self.hang_if_stalled();
     }
 
     fn committed(&self, epoch: Epoch, result: Result<CommitOffset, SourceError>) {
         self.note(Told::Committed(epoch, result));
+        self.hang_if_stalled();
     }
 
     fn polled(&self) {
-        self.lock().polled += 1;
+        let mut state = self.lock();
+        state.polled += 1;
+        state.source_thread.get_or_insert_with(|| {
+            let thread = std::fs::read_link("/proc/thread-self").expect("proc");
+            thread.to_str().expect("text").to_owned()
+        });
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -337,7 +355,8 @@ pub(crate) fn source_of(
     let client = ClientSection { brokers: brokers.to_owned(), ..ClientSection::default() };
     let mut config = SourceConfig {
         source_topic: TOPIC.to_owned(),
-        session_timeout_ms: 1500,
+        // Rebalances of the mock take about this long; much less and a busy machine loses members.
+        session_timeout_ms: 3000,
         heartbeat_interval_ms: 200,
         max_poll_interval_ms: 20_000,
         fetch_wait_max_ms: 5,
