@@ -36,7 +36,10 @@ pub(crate) fn check(
     row("dead-lettered", read(&progress.dead_lettered), 0);
     row("records in the topic", broker.count(SINK)?, messages);
     row("distinct lines in the files", lines, messages);
-    say(&format!("  committed = end offsets     {:>8}", if committed == ends { "yes" } else { "no" }));
+    say(&format!(
+        "  committed = end offsets     {:>8}",
+        if committed == ends { "yes" } else { "no" }
+    ));
     if committed != ends {
         wrong.push(format!("committed {committed:?}, the partitions end at {ends:?}"));
     }

@@ -86,14 +86,14 @@ pub fn classify(code: Code) -> ErrorClass {
         | Code::ThrottlingQuotaExceeded
         | Code::KafkaStorageError
         | Code::CriticalSystemResource => ErrorClass::Exhausted,
-        Code::RebalanceInProgress | Code::MemberIdRequired | Code::InProgress => {
-            ErrorClass::Rebalance
-        }
+        Code::RebalanceInProgress
+        | Code::StaleMemberEpoch
+        | Code::MemberIdRequired
+        | Code::InProgress => ErrorClass::Rebalance,
         Code::IllegalGeneration
         | Code::UnknownMemberId
         | Code::FencedInstanceId
         | Code::FencedMemberEpoch
-        | Code::StaleMemberEpoch
         | Code::UnreleasedInstanceId
         | Code::AssignmentLost
         | Code::Fenced

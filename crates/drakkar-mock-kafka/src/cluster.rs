@@ -113,6 +113,16 @@ impl MockKafka {
         self.native.clear_request_errors(request);
     }
 
+    /// Produces a message with a header whose name may be anything, as foreign clients do; the safe
+    /// client library writes UTF-8 only. Waits until the broker has it.
+    ///
+    /// # Errors
+    ///
+    /// When a name holds a NUL byte or the message cannot be delivered.
+    pub fn produce_with_header_name(&self, topic: &str, name: &[u8]) -> Result<(), MockError> {
+        self.native.produce_with_header_name(topic, name)
+    }
+
     /// Starts to keep a record of the requests that arrive, and forgets those kept before.
     pub fn record_requests(&self) {
         self.native.record_requests();

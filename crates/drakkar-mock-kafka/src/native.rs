@@ -6,8 +6,13 @@
 use crate::{ApiKey, BrokerError, MockError, RecordedRequest};
 use rdkafka::ClientConfig;
 use rdkafka::client::{Client, DefaultClientContext};
+use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaMockCluster, RDKafkaType};
 use rdkafka_sys as sys;
+use rdkafka_sys::rd_kafka_vtype_t as vtype;
+use rdkafka_sys::rd_kafka_vu_s as vu;
+use rdkafka_sys::rd_kafka_vu_s__bindgen_ty_1 as vu_value;
+use rdkafka_sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_2 as vu_header;
 use std::ffi::{CStr, CString, c_int};
 use std::fmt;
 use std::ptr::NonNull;
@@ -121,6 +126,43 @@ impl NativeCluster {
         unsafe { sys::rd_kafka_mock_clear_request_errors(self.cluster.as_ptr(), request.into()) }
     }
 
+    pub(crate) fn produce_with_header_name(
+        &self,
+        topic: &str,
+        name: &[u8],
+    ) -> Result<(), MockError> {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", self.bootstrap_servers())
+            .create()
+            .map_err(MockError::Host)?;
+        let topic = c_string(topic)?;
+        let name = c_string(name)?;
+        let header = vu_header { name: name.as_ptr(), val: name.as_ptr().cast(), size: 0 };
+        let arguments = [
+            vu { vtype: vtype::RD_KAFKA_VTYPE_TOPIC, u: vu_value { cstr: topic.as_ptr() } },
+            vu { vtype: vtype::RD_KAFKA_VTYPE_PARTITION, u: vu_value { i32_: 0 } },
+            vu { vtype: vtype::RD_KAFKA_VTYPE_HEADER, u: vu_value { header } },
+        ];
+        // SAFETY: the client is valid; each argument has the field of its kind set; librdkafka
+        // copies names, the header's empty value and the topic before the call returns.
+        let error = unsafe {
+            sys::rd_kafka_produceva(
+                producer.client().native_ptr(),
+                arguments.as_ptr(),
+                arguments.len(),
+            )
+        };
+        // SAFETY: the answer is null or an error object; both calls take either.
+        let code = unsafe {
+            let code = sys::rd_kafka_error_code(error);
+            sys::rd_kafka_error_destroy(error);
+            code
+        };
+        check("queue a message", code)?;
+        producer.flush(PATIENCE).map_err(MockError::Host)
+    }
+
     pub(crate) fn record_requests(&self) {
         // SAFETY: the cluster is valid; both calls work under its lock.
         unsafe {
@@ -178,8 +220,10 @@ fn check(action: &'static str, answer: BrokerError) -> Result<(), MockError> {
     }
 }
 
-fn c_string(name: &str) -> Result<CString, MockError> {
-    CString::new(name).map_err(|_| MockError::Name { name: name.to_owned() })
+fn c_string(name: impl AsRef<[u8]>) -> Result<CString, MockError> {
+    let name = name.as_ref();
+    let shown = || String::from_utf8_lossy(name).into_owned();
+    CString::new(name).map_err(|_| MockError::Name { name: shown() })
 }
 
 fn milliseconds(duration: Duration) -> c_int {

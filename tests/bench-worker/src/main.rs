@@ -48,7 +48,9 @@ impl Handler for Bench {
     async fn arrange(&self, window: &Window<Input>, _cx: &Context) -> Result<Vec<Task>> {
         let parsed = window.messages().filter_map(|message| Some((message, message.payload()?)));
         Ok(parsed
-            .flat_map(|(message, input)| (0..self.fanout).map(move |j| self.task(message, input, j)))
+            .flat_map(|(message, input)| {
+                (0..self.fanout).map(move |j| self.task(message, input, j))
+            })
             .collect())
     }
 

@@ -44,7 +44,10 @@ impl Settings {
     /// Reads the variables.
     pub(crate) fn from_env() -> anyhow::Result<Self> {
         let debug = variable("BENCH_DEBUG", "0")?;
-        ensure!(debug == "0", "BENCH_DEBUG={debug}: this build has no recorder and no debug server");
+        ensure!(
+            debug == "0",
+            "BENCH_DEBUG={debug}: this build has no recorder and no debug server"
+        );
         Ok(Self {
             mode: variable("BENCH_MODE", "true")?.parse()?,
             fanout: number("BENCH_FANOUT", 1)?,

@@ -27,7 +27,7 @@ Commands:
 Services: kafka, postgres, redis, mongo
 
 Options:
-  --provider <docker|native>  Who runs what is started (default: DRAKKAR_SERVICES_PROVIDER,
+  --provider <docker|native>  Who runs what is started (default: XTASK_SERVICES_PROVIDER,
                               else docker if it answers, else native)
   --json                      Print an object keyed by service (up, status, restart)
 ";
@@ -58,9 +58,9 @@ pub(crate) fn chosen_provider(arguments: &mut Arguments) -> Result<Option<Provid
     if let Some(name) = arguments.values("--provider")?.pop() {
         return Ok(Some(name.parse()?));
     }
-    match env::var("DRAKKAR_SERVICES_PROVIDER") {
+    match env::var("XTASK_SERVICES_PROVIDER") {
         Ok(name) if !name.is_empty() => {
-            Ok(Some(name.parse().context("failed to read DRAKKAR_SERVICES_PROVIDER")?))
+            Ok(Some(name.parse().context("failed to read XTASK_SERVICES_PROVIDER")?))
         }
         _ => Ok(None),
     }

@@ -14,9 +14,9 @@ use crate::workspace;
 /// How much of a log an error shows.
 const LOG_TAIL_BYTES_MAX: u64 = 4096;
 
-/// `<target>/services`, or `DRAKKAR_SERVICES_DIR`: for two checkouts that share a target folder.
+/// `<target>/services`, or `XTASK_SERVICES_DIR`: for two checkouts that share a target folder.
 pub(crate) fn services_dir() -> Result<PathBuf> {
-    match env::var_os("DRAKKAR_SERVICES_DIR").filter(|folder| !folder.is_empty()) {
+    match env::var_os("XTASK_SERVICES_DIR").filter(|folder| !folder.is_empty()) {
         Some(folder) => Ok(std::path::absolute(folder)?),
         None => Ok(workspace::target()?.join("services")),
     }

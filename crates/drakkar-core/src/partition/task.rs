@@ -50,8 +50,19 @@ pub(super) enum TaskPhase {
     Deciding,
     /// `on_task_complete`, or the delivery of its outputs.
     Completing,
+    /// A drain asked for it back; it may have started meanwhile.
+    Withdrawing,
     /// A drain took it back before it started.
     Withdrawn,
+    /// The executor ended it without being asked: it is closing, and takes nothing any more.
+    Killed,
+}
+
+impl TaskPhase {
+    /// Returns whether the executor has a run of it that has not started, as far as is known.
+    fn is_undecided(self) -> bool {
+        matches!(self, Self::Waiting | Self::Withdrawing)
+    }
 }
 
 impl Partition {
@@ -147,7 +158,7 @@ impl Partition {
     pub(super) fn on_task_started(&mut self, run: RunId, slot: usize, queue_wait: Duration) {
         let key = run.get();
         let Some(state) = self.tasks.get_mut(&key) else { return };
-        self.waiting_runs -= usize::from(state.phase == TaskPhase::Waiting);
+        self.waiting_runs -= usize::from(state.phase.is_undecided());
         state.phase = TaskPhase::Running;
         self.observer.observe(&Event::TaskStarted {
             path: TaskPath {
@@ -171,11 +182,17 @@ impl Partition {
     pub(super) fn on_task_finished(&mut self, run: RunId, execution: Execution) {
         let key = run.get();
         let Some(state) = self.tasks.get_mut(&key) else { return };
-        self.waiting_runs -= usize::from(state.phase == TaskPhase::Waiting);
-        if execution.outcome == TaskOutcome::Cancelled && self.drain.is_active() {
-            state.phase = TaskPhase::Withdrawn;
+        self.waiting_runs -= usize::from(state.phase.is_undecided());
+        if execution.outcome == TaskOutcome::Cancelled {
             state.attempt -= 1;
-            return self.on_withdrawn(key);
+            if state.phase == TaskPhase::Withdrawing {
+                state.phase = TaskPhase::Withdrawn;
+                return self.on_withdrawn(key);
+            }
+            // Nothing is known of the work, so its messages are not settled: their offsets wait for
+            // the end of the assignment, and the next owner does them again.
+            state.phase = TaskPhase::Killed;
+            return;
         }
         self.on_attempt_ended(key, execution);
     }

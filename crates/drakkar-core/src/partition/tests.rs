@@ -541,3 +541,32 @@ fn an_expired_drain_commits_what_is_finished() {
     assert_eq!(world.over, Some(false));
     assert_eq!(world.committed, Some(offsets[0].next()));
 }
+
+// Promise: RB-1
+#[test]
+fn an_executor_that_closes_during_a_drain_is_not_asked_again() {
+    let weather = Weather {
+        seed: 1,
+        faults: 0,
+        has_task_hook: false,
+        has_message_hook: false,
+        has_window_hook: false,
+    };
+    let mut world = World::new(weather);
+    world.produce(1);
+    let Some(Open::Arrange(call)) = world.open.pop() else { panic!("a window is arranged") };
+    let offset = call.messages[0].0.offset;
+    let tasks = vec![(Task::for_offset(offset), Priority::default()); 2];
+    let messages = Vec::new();
+    world.handle(Input::Arranged { window: call.window, messages, result: Ok(tasks) });
+    world.handle(Input::TaskStarted { task: RunId::new(1), slot: 0, queue_wait: Duration::ZERO });
+    world.handle(Input::Drain);
+    world.open.clear();
+    for task in [RunId::new(1), RunId::new(2)] {
+        let execution = Execution::without_process(TaskOutcome::Cancelled);
+        world.handle(Input::TaskFinished { task, execution });
+    }
+    assert!(world.open.is_empty(), "nothing is submitted again: {:?}", world.open);
+    world.handle(Input::DrainExpired);
+    assert_eq!((world.over, world.committed), (Some(false), None));
+}

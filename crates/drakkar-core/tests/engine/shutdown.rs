@@ -102,7 +102,7 @@ async fn a_source_that_ends_by_itself_is_an_error() {
     world.source.fail(SourceError::new(SourceErrorKind::Authentication, "the ticket expired"));
     let error = world.ended().await.expect_err("the source failed");
     assert!(began.elapsed() < SECOND, "nothing is drained: nothing could be committed");
-    assert!(matches!(error.kind(), EngineErrorKind::Source(source)
+    assert!(matches!(error.kind(), EngineErrorKind::SourceEnded(source)
         if source.kind() == SourceErrorKind::Authentication));
     let source = std::error::Error::source(&error).expect("it has a source");
     assert_eq!(source.to_string(), "the ticket expired");
@@ -122,7 +122,7 @@ async fn a_source_that_ends_during_the_drain_ends_the_drain() {
     });
     let began = Instant::now();
     let error = world.shut_down().await.expect_err("the source failed");
-    assert!(matches!(error.kind(), EngineErrorKind::Source(_)));
+    assert!(matches!(error.kind(), EngineErrorKind::SourceEnded(_)));
     assert!(began.elapsed() < SECOND * 6, "{:?}", began.elapsed());
     failing.await.expect("no panic");
     world.check_end();
@@ -247,8 +247,11 @@ async fn a_source_that_vanishes_is_an_error_too() {
         config: EngineConfig::default(),
     };
     let engine = Engine::connect(parts).await.expect("all parts connect");
-    let error = engine.run(std::future::pending()).await.expect_err("the source is gone");
-    assert!(matches!(error.kind(), EngineErrorKind::Source(_)), "{error:?}");
+    let error = engine
+        .run(std::future::ready(()), std::future::pending())
+        .await
+        .expect_err("the source is gone");
+    assert!(matches!(error.kind(), EngineErrorKind::SourceEnded(_)), "{error:?}");
     assert!(sink.is_closed() && letters.is_closed());
 }
 

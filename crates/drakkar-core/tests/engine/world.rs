@@ -1,9 +1,8 @@
 //! One engine with everything around it faked, and what a test wants to know of it.
 
 use drakkar_api::{
-    CancelScope, Clients, CommitOffset, Epoch, Execution, Executor, FileLine, Handler, HookResult,
-    KafkaRecord, Observer, Offset, PartitionId, Run, RunId, RunListener, SinkId, SinkKind, Slots,
-    Task, WorkerId, WorkerInfo,
+    Clients, CommitOffset, FileLine, Handler, HookResult, KafkaRecord, Observer, Offset,
+    PartitionId, SinkId, SinkKind, Task, WorkerId, WorkerInfo,
 };
 use drakkar_core::{
     AnySink, Engine, EngineConfig, EngineError, EngineParts, EngineStatus, Load, Thresholds,
@@ -14,9 +13,7 @@ use drakkar_testkit::{
 };
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -132,7 +129,7 @@ impl<H: Handler> Setup<H> {
         let parts = EngineParts {
             handler: Arc::new(self.handler),
             source: Arc::new(self.source.clone()),
-            executor: Arc::new(Renumbered::new(self.executor.clone())),
+            executor: Arc::new(self.executor.clone()),
             sinks,
             dead_letters: AnySink::new(self.letters.clone()),
             observer: self.observer.unwrap_or_else(|| Arc::new(self.seen.clone())),
@@ -147,7 +144,7 @@ impl<H: Handler> Setup<H> {
         let engine = Engine::connect_with_clock(parts, Arc::new(TokioClock::new())).await?;
         let status = engine.status();
         let (shutdown, asked) = oneshot::channel();
-        let engine = tokio::spawn(engine.run(async {
+        let engine = tokio::spawn(engine.run(std::future::ready(()), async {
             // A test that drops its world wants the engine to end, too.
             drop(asked.await);
         }));
@@ -370,85 +367,3 @@ impl Letter {
 
 /// Load thresholds by count that no test reaches by accident.
 pub(crate) const ROOMY: Thresholds = Thresholds { pause_at: 1_000_000, resume_at: 1 };
-
-/// Gives each run a number of its own before the fake executor sees it: the engine numbers the
-/// unfinished runs of each assignment, the fake wants numbers that never come back.
-struct Renumbered {
-    inner: FakeExecutor,
-    numbers: Arc<Mutex<Numbers>>,
-}
-
-#[derive(Default)]
-struct Numbers {
-    drawn: u64,
-    unfinished: BTreeMap<(Epoch, RunId), RunId>,
-}
-
-/// Gives a run its own number back when the engine is told of it.
-struct OwnNumber {
-    owner: Epoch,
-    id: RunId,
-    numbers: Arc<Mutex<Numbers>>,
-    listener: Arc<dyn RunListener>,
-}
-
-fn lock(numbers: &Mutex<Numbers>) -> std::sync::MutexGuard<'_, Numbers> {
-    numbers.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Renumbered {
-    fn new(inner: FakeExecutor) -> Self {
-        Self { inner, numbers: Arc::default() }
-    }
-}
-
-impl Executor for Renumbered {
-    fn submit(&self, run: Run) {
-        let listener = OwnNumber {
-            owner: run.owner,
-            id: run.id,
-            numbers: Arc::clone(&self.numbers),
-            listener: Arc::clone(&run.listener),
-        };
-        let mut numbers = lock(&self.numbers);
-        numbers.drawn += 1;
-        let id = RunId::new(numbers.drawn);
-        let before = numbers.unfinished.insert((run.owner, run.id), id);
-        drop(numbers);
-        assert!(before.is_none(), "{run:?} is submitted while it is unfinished");
-        self.inner.submit(Run { id, listener: Arc::new(listener), ..run });
-    }
-
-    fn cancel(&self, owner: Epoch, scope: CancelScope) {
-        let numbers = lock(&self.numbers);
-        let scope = match scope {
-            CancelScope::Waiting(ids) => CancelScope::Waiting(
-                ids.iter()
-                    .filter_map(|id| numbers.unfinished.get(&(owner, *id)).copied())
-                    .collect(),
-            ),
-            scope => scope,
-        };
-        drop(numbers);
-        self.inner.cancel(owner, scope);
-    }
-
-    fn slots(&self) -> Slots {
-        self.inner.slots()
-    }
-
-    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        self.inner.close()
-    }
-}
-
-impl RunListener for OwnNumber {
-    fn started(&self, _id: RunId, slot: usize, queue_wait: Duration) {
-        self.listener.started(self.id, slot, queue_wait);
-    }
-
-    fn finished(&self, _id: RunId, execution: Execution) {
-        lock(&self.numbers).unfinished.remove(&(self.owner, self.id));
-        self.listener.finished(self.id, execution);
-    }
-}

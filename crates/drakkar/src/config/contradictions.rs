@@ -58,8 +58,10 @@ fn check_executor(settings: &Settings<'_>, problems: &mut Problems) {
 }
 
 fn check_kafka(settings: &Settings<'_>, problems: &mut Problems) {
-    let heartbeat = settings.int("kafka", "heartbeat_interval_ms");
-    let session = settings.int("kafka", "session_timeout_ms");
+    // With the newer protocol the broker decides about these two.
+    let classic = settings.text("kafka", "group_protocol") != Some("consumer");
+    let heartbeat = settings.int("kafka", "heartbeat_interval_ms").filter(|_| classic);
+    let session = settings.int("kafka", "session_timeout_ms").filter(|_| classic);
     let poll = settings.int("kafka", "max_poll_interval_ms");
     let drain = settings.int("executor", "drain_timeout_seconds");
     if let (Some(heartbeat), Some(session)) = (heartbeat, session)
@@ -198,6 +200,21 @@ fn check_http_url(url: &str) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newer_group_protocol_leaves_times_to_the_broker() {
+        let count = |protocol: &str| {
+            let kafka = serde_json::json!({
+                "group_protocol": protocol,
+                "heartbeat_interval_ms": 50_000,
+                "session_timeout_ms": 45_000,
+            });
+            let mut problems = Problems::new();
+            check(&Map::from_iter([("kafka".to_owned(), kafka)]), &mut problems);
+            problems.iter().count()
+        };
+        assert_eq!((count("classic"), count("consumer")), (1, 0));
+    }
 
     #[test]
     fn addresses_of_http_sinks_are_checked() {

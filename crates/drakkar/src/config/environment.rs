@@ -239,9 +239,10 @@ fn is_service_link(rest: &str, value: &str) -> bool {
 
 fn unknown(schema: &Table, file: &Entries, name: &str) -> String {
     let mut known = Vec::new();
-    variables_of(schema, Some(file), PREFIX, &mut known);
-    match nearest(name, known.iter().map(String::as_str)) {
-        Some(near) => format!("is no setting; did you mean {near}?"),
+    variables_of(schema, Some(file), "", &mut known);
+    let rest = name.strip_prefix(PREFIX).unwrap_or(name);
+    match nearest(rest, known.iter().map(String::as_str)) {
+        Some(near) => format!("is no setting; did you mean {PREFIX}{near}?"),
         None => format!(
             "is no setting; names that begin with {PREFIX} are reserved for settings, so rename or \
              unset it"

@@ -48,7 +48,7 @@ impl ConfigError {
         Self { inner: Inner::Syntax { path: path.map(Path::to_owned), reason } }
     }
 
-    pub(super) fn from_problems(path: Option<&Path>, problems: Problems) -> Self {
+    pub(crate) fn from_problems(path: Option<&Path>, problems: Problems) -> Self {
         Self { inner: Inner::Invalid { path: path.map(Path::to_owned), problems } }
     }
 

@@ -19,21 +19,7 @@ impl Config {
     ///
     /// When the file cannot be read, and for everything that is wrong with the settings, all at once.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let environment = Environment::of_process();
-        let file = match path {
-            Some(path) => Some(path.to_owned()),
-            None => environment.get("DRAKKAR_CONFIG").map(PathBuf::from),
-        };
-        let Some(path) = file else { return read("", None, environment) };
-        let bytes = std::fs::read(&path).map_err(|error| ConfigError::from_io(&path, error))?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
-                .iter()
-                .filter(|byte| **byte == b'\n')
-                .count();
-            ConfigError::from_syntax(Some(&path), format!("line {} is not UTF-8", line + 1))
-        })?;
-        read(&text, Some(&path), environment)
+        load_from(path, Environment::of_process())
     }
 
     /// Reads a configuration from the text of a file and a given environment.
@@ -59,6 +45,25 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         read(text, None, environment.into_iter().collect())
     }
+}
+
+/// Reads the file that `path` or the environment names, if any.
+pub(super) fn load_from(
+    path: Option<&Path>,
+    environment: Environment,
+) -> Result<Config, ConfigError> {
+    let file = match path {
+        Some(path) => Some(path.to_owned()),
+        None => environment.get("DRAKKAR_CONFIG").map(PathBuf::from),
+    };
+    let Some(path) = file else { return read("", None, environment) };
+    let bytes = std::fs::read(&path).map_err(|error| ConfigError::from_io(&path, error))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        ConfigError::from_syntax(Some(&path), format!("line {line} is not UTF-8"))
+    })?;
+    read(&text, Some(&path), environment)
 }
 
 fn read(text: &str, path: Option<&Path>, environment: Environment) -> Result<Config, ConfigError> {

@@ -14,7 +14,6 @@ mod error;
 mod load;
 mod mask;
 mod nearest;
-mod provisional;
 mod reference;
 mod schema;
 mod settings;
@@ -27,6 +26,4 @@ mod yaml;
 
 pub use error::{ConfigError, ConfigErrorKind};
 pub use reference::reference_markdown;
-pub use settings::{
-    Config, DlqSettings, LogFormat, LogLevel, LogSettings, MetricsSettings, SendFailure,
-};
+pub use settings::{Config, DlqSettings, LogFormat, LogLevel, LogSettings, MetricsSettings};

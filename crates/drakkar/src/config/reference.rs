@@ -125,7 +125,7 @@ fn default_text(setting: &Setting) -> String {
     match setting.default {
         None => "required".to_owned(),
         Some("\"\"") => "empty".to_owned(),
-        Some(default) => format!("`{}`", default.replace('|', "\\|")),
+        Some(default) => format!("`{}`", default.trim_matches('"').replace('|', "\\|")),
     }
 }
 

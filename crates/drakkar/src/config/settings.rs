@@ -8,11 +8,12 @@ use super::walk::{check_root, check_value};
 use super::yaml::{Entries, emit, from_json, put};
 use super::{compiled, contradictions, mask, summary};
 use drakkar_api::{Field, Problems};
+use drakkar_core::SendFailurePolicy;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 /// The configuration of a worker: every setting is present, checked and of its declared type.
@@ -64,9 +65,7 @@ impl Config {
     ///
     /// Secrets are in it as they are.
     pub fn get(&self, path: &str) -> Option<&Value> {
-        let (path, _) = locate(schema(), path)?;
-        let (first, rest) = path.split_first()?;
-        rest.iter().try_fold(self.checked.get(first)?, |value, key| value.get(key))
+        find(&self.checked, path)
     }
 
     /// Changes one setting, before the pipeline starts. Whatever was there is replaced.
@@ -201,11 +200,30 @@ impl Config {
         })
     }
 
-    /// Returns the settings of one sink. Those of a Kafka sink have what it takes over from the
-    /// section `kafka` filled in: `brokers`, and on the same cluster `security` and `client_config`.
-    pub fn sink(&self, kind: &str, name: &str) -> Option<Value> {
-        let settings = self.checked.get("sinks")?.get(kind)?.get(name)?;
-        Some(if kind == "kafka" { self.with_inherited(settings) } else { settings.clone() })
+    /// Returns the settings of one sink. What a Kafka sink takes over from the section `kafka` is not
+    /// filled in, see [`Config::kafka_client`].
+    pub fn sink(&self, kind: &str, name: &str) -> Option<&Value> {
+        self.checked.get("sinks")?.get(kind)?.get(name)
+    }
+
+    /// Returns the client settings (`brokers`, `security`, `client_config`) of a destination in
+    /// Kafka: of `dlq`, or of a sink such as `sinks.kafka.results`.
+    ///
+    /// What is left out there is taken over from the section `kafka`. Credentials go to the same
+    /// cluster only: a destination with brokers of its own takes over neither `security` nor
+    /// `client_config`.
+    pub fn kafka_client(&self, path: &str) -> Value {
+        let kafka = self.section("kafka");
+        let settings = self.section(path);
+        let brokers = text(settings, "brokers");
+        let same_cluster = brokers.is_empty() || brokers == text(kafka, "brokers");
+        let client = drakkar_kafka::FIELDS.iter().filter_map(|field| {
+            let own = settings.get(field.name).filter(|value| !value.is_null() && *value != "");
+            // Without a value the owner's default holds.
+            let value = own.or_else(|| kafka.get(field.name).filter(|_| same_cluster))?;
+            Some((field.name.to_owned(), value.clone()))
+        });
+        Value::Object(client.collect())
     }
 
     /// Returns the settings of the dead letters.
@@ -216,39 +234,10 @@ impl Config {
             topic => topic.to_owned(),
         };
         let on_send_failure = match text(settings, "on_send_failure") {
-            "drop" => SendFailure::Drop,
-            _ => SendFailure::Hold,
+            "drop" => SendFailurePolicy::Drop,
+            _ => SendFailurePolicy::Hold,
         };
-        let mut client = self.with_inherited(settings);
-        if let Value::Object(client) = &mut client {
-            client.retain(|key, _| key != "topic" && key != "on_send_failure");
-        }
-        DlqSettings { topic, on_send_failure, client }
-    }
-
-    /// Fills in what a Kafka destination takes over from the section `kafka`.
-    ///
-    /// Credentials go to the same cluster only: a destination with brokers of its own inherits
-    /// neither `security` nor `client_config`.
-    fn with_inherited(&self, settings: &Value) -> Value {
-        let kafka = self.section("kafka");
-        let mut settings = settings.clone();
-        let brokers = text(&settings, "brokers");
-        let same_cluster = brokers.is_empty() || brokers == text(kafka, "brokers");
-        let Value::Object(entries) = &mut settings else { return settings };
-        for key in ["brokers", "security", "client_config"] {
-            let is_left_out = entries.get(key).is_none_or(|value| value.is_null() || value == "");
-            if is_left_out
-                && same_cluster
-                && let Some(value) = kafka.get(key)
-            {
-                entries.insert(key.to_owned(), value.clone());
-            } else if is_left_out {
-                // Without the key the owner's default holds.
-                entries.remove(key);
-            }
-        }
-        settings
+        DlqSettings { topic, on_send_failure }
     }
 
     /// Returns the settings of the metrics server.
@@ -257,7 +246,7 @@ impl Config {
         let port = settings.get("port").and_then(Value::as_u64).unwrap_or_default();
         MetricsSettings {
             enabled: settings.get("enabled") == Some(&Value::Bool(true)),
-            host: text(settings, "host").parse().expect("checked at load"),
+            host: text(settings, "host").parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             port: u16::try_from(port).expect("checked at load"),
         }
     }
@@ -309,6 +298,16 @@ fn check_together(checked: &Map<String, Value>, problems: &mut Problems) {
     if let Some(Value::Object(sinks)) = checked.get("sinks") {
         compiled::check_sinks(sinks, problems);
     }
+}
+
+/// Finds a value by its dotted path. Names of sinks and options may hold dots themselves.
+fn find<'a>(entries: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    entries.get(path).or_else(|| {
+        path.match_indices('.').find_map(|(dot, _)| {
+            let inner = entries.get(&path[..dot])?.as_object()?;
+            find(inner, &path[dot + 1..])
+        })
+    })
 }
 
 /// Finds a setting by its dotted path: the keys, and the shape of the value.
@@ -416,32 +415,12 @@ pub enum LogFormat {
     Console,
 }
 
-/// The settings of the dead letters.
-#[derive(Clone, PartialEq)]
+/// The settings of the dead letters, beside those of their client, see [`Config::kafka_client`].
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DlqSettings {
     /// The topic.
     pub topic: String,
     /// What follows when a dead letter cannot be written.
-    pub on_send_failure: SendFailure,
-    /// The client's settings, with what they take over from the section `kafka` filled in.
-    pub client: Value,
-}
-
-impl fmt::Debug for DlqSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DlqSettings")
-            .field("topic", &self.topic)
-            .field("on_send_failure", &self.on_send_failure)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What follows when a dead letter cannot be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendFailure {
-    /// The offset is held and the letter tried again.
-    Hold,
-    /// The letter is dropped, counted.
-    Drop,
+    pub on_send_failure: SendFailurePolicy,
 }

@@ -2,7 +2,6 @@
 //! composition of all.
 
 use super::compiled::is_sink_compiled;
-use super::provisional::{core, exec, kafka, source_kafka};
 use super::schema::{Setting, Shape, Table};
 use drakkar_api::{Field, Kind, Section};
 use std::sync::LazyLock;
@@ -23,23 +22,23 @@ fn compose() -> Table {
         .table(
             "kafka",
             Table::new("The broker and the topic that is consumed.")
-                .fields(kafka::FIELDS)
-                .fields(source_kafka::FIELDS)
-                .fields(core::KAFKA_FIELDS)
+                .fields(drakkar_kafka::FIELDS)
+                .fields(drakkar_source_kafka::FIELDS)
+                .fields(drakkar_core::KAFKA_FIELDS)
                 .fields(KAFKA_FIELDS),
         )
         .table(
             "executor",
             Table::new("The processes, and how much work is taken on at once.")
-                .fields(exec::FIELDS)
-                .fields(core::EXECUTOR_FIELDS),
+                .fields(drakkar_exec::FIELDS)
+                .fields(drakkar_core::EXECUTOR_FIELDS),
         )
         .table("sinks", sinks())
         .table(
             "dlq",
             Table::new("The topic for what could not be handled or delivered.")
                 .fields(DLQ_FIELDS)
-                .inherited(kafka::FIELDS, &["security", "client_config"]),
+                .kafka_client(),
         )
         .table("metrics", Table::from(&METRICS))
         .table("logging", Table::from(&LOGGING))
@@ -53,7 +52,14 @@ fn sinks() -> Table {
         sinks = match is_sink_compiled(name) || sink_fields(name).is_some() {
             true => {
                 let fields = sink_fields(name).unwrap_or_default();
-                let table = Table::new(sink_about(name)).fields(fields).fields(SINK_FIELDS);
+                let own = fields.iter().filter(|field| !is_client(field));
+                let table = own.fold(Table::new(sink_about(name)), |table, field| {
+                    table.fields(std::slice::from_ref(field))
+                });
+                // Some crates declare the address of their page themselves.
+                let has_page = fields.iter().any(|field| field.name == UI_URL.name);
+                let table = if has_page { table } else { table.fields(&[UI_URL]) };
+                let table = if name == "kafka" { table.kafka_client() } else { table };
                 sinks.instances(name, table)
             }
             // Its crate is not linked, so nobody knows its settings; see `compiled`.
@@ -61,8 +67,13 @@ fn sinks() -> Table {
         };
     }
     sinks
-        .table("retry", Table::from(&core::RETRY_SECTION))
+        .table("retry", Table::from(&drakkar_core::RETRY_SECTION))
         .table("circuit_breaker", Table::from(&CIRCUIT_BREAKER))
+}
+
+/// Returns whether a setting is one of a Kafka client's, which [`Table::kafka_client`] adds.
+fn is_client(field: &Field) -> bool {
+    drakkar_kafka::FIELDS.iter().any(|client| client.name == field.name)
 }
 
 fn sink_about(name: &str) -> &'static str {
@@ -79,9 +90,9 @@ fn sink_about(name: &str) -> &'static str {
 fn sink_fields(name: &str) -> Option<&'static [Field]> {
     match name {
         #[cfg(feature = "sink-kafka")]
-        "kafka" => Some(super::provisional::sink_kafka::FIELDS),
+        "kafka" => Some(drakkar_sink_kafka::FIELDS),
         #[cfg(feature = "sink-file")]
-        "filesystem" => Some(super::provisional::sink_file::FIELDS),
+        "filesystem" => Some(drakkar_sink_file::FIELDS),
         "postgres" => Some(POSTGRES_FIELDS),
         "mongo" => Some(MONGO_FIELDS),
         "http" => Some(HTTP_FIELDS),
@@ -91,12 +102,15 @@ fn sink_fields(name: &str) -> Option<&'static [Field]> {
 }
 
 impl Table {
-    /// Adds settings of another section as optional ones: null means "as there".
-    fn inherited(mut self, fields: &'static [Field], names: &[&str]) -> Self {
-        for field in fields.iter().filter(|field| names.contains(&field.name)) {
-            let Self { mut settings, .. } = Self::new("").fields(std::slice::from_ref(field));
-            settings.iter_mut().for_each(Setting::make_optional);
-            self.settings.append(&mut settings);
+    /// Adds what a destination in Kafka takes over from the section `kafka` unless it says otherwise;
+    /// see [`Config::kafka_client`](super::Config::kafka_client).
+    fn kafka_client(mut self) -> Self {
+        self = self.fields(&[BROKERS]);
+        let others = drakkar_kafka::FIELDS.iter().filter(|field| field.name != BROKERS.name);
+        for field in others {
+            let mut inherited = Self::new("").fields(std::slice::from_ref(field)).settings;
+            inherited.iter_mut().for_each(Setting::make_optional);
+            self.settings.append(&mut inherited);
         }
         self
     }
@@ -117,7 +131,8 @@ impl Setting {
             shape => Shape::Optional(Box::new(shape)),
         };
         self.default = Some("null");
-        self.about = "As in the section `kafka` when null and `brokers` is not another cluster.";
+        self.about = "As in the section `kafka`; null takes over what stands there, unless `brokers` \
+                      names another cluster.";
     }
 }
 
@@ -194,8 +209,8 @@ const KAFKA_FIELDS: &[Field] = &[
 ];
 
 /// What every sink has.
-const SINK_FIELDS: &[Field] =
-    &[field("ui_url", TEXT, "\"\"", "The address of a page about the destination, for the UI.")];
+const UI_URL: Field =
+    field("ui_url", TEXT, "\"\"", "The address of a page about the destination, for the UI.");
 
 const POSTGRES_FIELDS: &[Field] = &[
     required("dsn", Kind::Secret, "The connection string."),
@@ -245,7 +260,6 @@ const CIRCUIT_BREAKER: Section = Section {
 
 const DLQ_FIELDS: &[Field] = &[
     field("topic", TEXT, "\"\"", "The topic; empty means `<kafka.source_topic>_dlq`."),
-    field("brokers", TEXT, "\"\"", "The bootstrap brokers; empty means `kafka.brokers`."),
     field(
         "on_send_failure",
         Kind::Word(&["hold", "drop"]),
@@ -255,6 +269,10 @@ const DLQ_FIELDS: &[Field] = &[
          counted.",
     ),
 ];
+
+/// The brokers of a destination in Kafka.
+const BROKERS: Field =
+    field("brokers", TEXT, "\"\"", "The brokers to ask first; empty means `kafka.brokers`.");
 
 const METRICS: Section = Section {
     about: "The server of `/metrics`, `/healthz` and `/readyz`.",

@@ -1,6 +1,7 @@
 //! The configuration as a whole: layers, problems, secrets and views.
 
 use super::*;
+use drakkar_core::SendFailurePolicy;
 use serde_json::{Value, json};
 
 fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -203,6 +204,35 @@ fn variables_win_over_the_file() {
     check("OTHER_KAFKA__BROKERS", "x", "kafka.brokers", json!("file:9092"));
 }
 
+/// Lists the path, variable and default of every setting outside of named tables.
+fn settings(table: &schema::Table, path: &str, found: &mut Vec<(String, String)>) {
+    for setting in &table.settings {
+        let path = format!("{path}{}", setting.name);
+        match (&setting.shape, setting.default) {
+            (schema::Shape::Table(inner), _) => settings(inner, &format!("{path}."), found),
+            (schema::Shape::Scalar(_) | schema::Shape::List(_), Some(default)) => {
+                found.push((path, default.trim_matches('"').to_owned()));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn every_setting_has_the_variable_that_the_reference_names() {
+    let mut found = Vec::new();
+    settings(tables::schema(), "", &mut found);
+    assert!(found.len() > 80, "{}", found.len());
+    let page = reference_markdown();
+    let defaults = Config::default();
+    for (path, default) in found {
+        let variable = format!("DRAKKAR_{}", path.to_uppercase().replace('.', "__"));
+        assert!(page.contains(&format!("| `{variable}` |")), "{variable}");
+        let set = value("", &[(&variable, &default)], &path);
+        assert_eq!(defaults.get(&path), Some(&set), "{variable}={default}");
+    }
+}
+
 #[test]
 fn lists_and_maps_are_json() {
     let text = "executor: {env: {A: a, C: c}}\ndebug: {expose_env_vars: [X]}";
@@ -357,8 +387,8 @@ fn file_sinks_need_their_feature() {
 
 const SECRETS: &str = "\
 kafka:
-  security: {protocol: sasl_ssl, sasl_username: me, sasl_password: hunter2}
-  client_config: {sasl.password: hunter2, client.id: visible, ssl.key.pem: hunter2}
+  security: {protocol: sasl_ssl, username: visible, password: hunter2}
+  client_config: {sasl.password: hunter2}
 executor: {env: {API_KEY: hunter2}}
 debug: {auth_token: hunter2}
 ";
@@ -368,7 +398,10 @@ fn secrets_are_never_shown() {
     let config = load(SECRETS, &[("DRAKKAR_EXECUTOR__ENV__MORE", "hunter2")]).expect("valid");
     let shown = format!("{}{config:?}{:?}", config.redacted_yaml(), config.dlq());
     assert!(!shown.contains("hunter2"), "{shown}");
-    assert!(shown.contains("visible") && shown.contains("API_KEY"), "{shown}");
+    assert!(
+        shown.contains("visible") && shown.contains("sasl.password") && shown.contains("API_KEY"),
+        "{shown}"
+    );
     let reread = load(&config.redacted_yaml(), &[]).expect("it is valid itself");
     assert_eq!(reread.get("executor.env.API_KEY"), Some(&json!("***")));
     for (text, environment) in [
@@ -403,22 +436,25 @@ fn credentials_are_inherited_within_one_cluster_only() {
         "{SECRETS}sinks:\n  kafka:\n    same: {{topic: a}}\n    far: {{topic: b, brokers: 'far:9092'}}\n"
     );
     let config = load(&text, &[]).expect("valid");
-    let same = config.sink("kafka", "same").expect("there");
+    let same = config.kafka_client("sinks.kafka.same");
     assert_eq!(same["brokers"], "localhost:9092");
-    assert_eq!(same["security"]["sasl_password"], "hunter2");
-    let far = config.sink("kafka", "far").expect("there");
-    assert_eq!(far["brokers"], "far:9092");
-    assert!(!far.to_string().contains("hunter2"), "{far}");
+    assert_eq!(same["security"]["password"], "hunter2");
+    assert_eq!(config.kafka_client("dlq"), same);
+    let far = config.kafka_client("sinks.kafka.far");
+    assert_eq!(far, json!({"brokers": "far:9092"}));
+    let section: drakkar_kafka::ClientSection =
+        serde_json::from_value(same).expect("it is what the client's crate reads");
+    assert_eq!(section.brokers, "localhost:9092");
 }
 
 #[test]
 fn dead_letters_go_beside_the_source() {
-    let dlq = load("kafka: {source_topic: in, brokers: 'b:1'}", &[]).expect("valid").dlq();
-    assert_eq!((dlq.topic.as_str(), dlq.on_send_failure), ("in_dlq", SendFailure::Hold));
-    assert_eq!(dlq.client["brokers"], "b:1");
-    assert_eq!(dlq.client.get("topic"), None);
+    let config = load("kafka: {source_topic: in, brokers: 'b:1'}", &[]).expect("valid");
+    let dlq = config.dlq();
+    assert_eq!((dlq.topic.as_str(), dlq.on_send_failure), ("in_dlq", SendFailurePolicy::Hold));
+    assert_eq!(config.kafka_client("dlq")["brokers"], "b:1");
     let dlq = load("dlq: {topic: t, on_send_failure: drop}", &[]).expect("valid").dlq();
-    assert_eq!((dlq.topic.as_str(), dlq.on_send_failure), ("t", SendFailure::Drop));
+    assert_eq!((dlq.topic.as_str(), dlq.on_send_failure), ("t", SendFailurePolicy::Drop));
 }
 
 #[test]
@@ -462,6 +498,14 @@ fn a_program_may_change_settings() {
     assert!(config.validate().is_ok());
 }
 
+#[cfg(feature = "sink-kafka")]
+#[test]
+fn names_may_hold_dots() {
+    let config = load("sinks: {kafka: {a.b: {topic: t}}}", &[]).expect("valid");
+    assert_eq!(config.get("sinks.kafka.a.b.topic"), Some(&json!("t")));
+    assert_eq!(config.kafka_client("sinks.kafka.a.b")["brokers"], "localhost:9092");
+}
+
 #[test]
 fn parts_are_deserialised_by_their_owners() {
     #[derive(serde::Deserialize)]
@@ -470,7 +514,7 @@ fn parts_are_deserialised_by_their_owners() {
         max_retries: u32,
         handler_retries: u32,
     }
-    let fields: Vec<_> = super::provisional::core::RETRY_SECTION
+    let fields: Vec<_> = drakkar_core::RETRY_SECTION
         .fields
         .iter()
         .filter(|field| field.name.ends_with("_retries"))
@@ -510,6 +554,16 @@ fn files_that_cannot_be_used_are_named() {
     check(ConfigErrorKind::Syntax, &["line 2 is not UTF-8"]);
     std::fs::write(&path, "kafka: {max_poll_records: 0}").expect("written");
     check(ConfigErrorKind::Invalid, &["1 problem in the configuration", "found 0"]);
+    std::fs::write(&path, "kafka: {source_topic: of-the-file}").expect("written");
+    let variables = [
+        ("DRAKKAR_CONFIG", path.to_str().expect("Unicode")),
+        ("DRAKKAR_KAFKA__CONSUMER_GROUP", "of-the-environment"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = super::load::load_from(None, variables.into_iter().collect()).expect("valid");
+    assert_eq!(config.file(), Some(path.as_path()));
+    assert_eq!(config.get("kafka.source_topic"), Some(&json!("of-the-file")));
+    assert_eq!(config.get("kafka.consumer_group"), Some(&json!("of-the-environment")));
     std::fs::remove_file(&path).expect("removed");
     std::fs::create_dir(&path).expect("made");
     check(ConfigErrorKind::Io, &["failed to read"]);
