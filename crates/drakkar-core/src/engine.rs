@@ -175,18 +175,22 @@ impl Engine {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), EngineError> {
         tokio::pin!(shutdown);
+        let mut begun = false;
         let started = tokio::select! {
             // A shutdown first: what has not begun need not.
             biased;
             () = &mut shutdown => None,
             started = async {
                 begin.await;
+                begun = true;
                 self.start_source().await
             } => Some(started),
         };
         match started {
             None => {
-                self.shared.source.close();
+                if begun {
+                    self.shared.source.close();
+                }
                 self.close_parts().await;
                 Ok(())
             }

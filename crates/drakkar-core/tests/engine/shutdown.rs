@@ -335,6 +335,28 @@ async fn what_is_assigned_during_the_end_is_given_back_untouched() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shutdown_before_the_beginning_leaves_the_source_alone() {
+    let setup = Setup::new(echo());
+    let (source, sink) = (setup.source.clone(), setup.sink.clone());
+    let parts = EngineParts {
+        handler: Arc::new(setup.handler),
+        source: Arc::new(setup.source),
+        executor: Arc::new(setup.executor),
+        sinks: vec![AnySink::new(setup.sink)],
+        dead_letters: AnySink::new(setup.letters),
+        observer: Arc::new(NullObserver),
+        worker: worker(),
+        clients: Clients::new(),
+        config: EngineConfig::default(),
+    };
+    let engine = Engine::connect(parts).await.expect("all parts connect");
+    let shutdown = tokio::time::sleep(SECOND);
+    engine.run(std::future::pending(), shutdown).await.expect("a clean end");
+    assert!(sink.is_closed());
+    source.assert_no_violations();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_engine_without_partitions_ends_at_once() {
     let mut world = Setup::new(echo()).try_start().await.expect("all parts connect");
     world.until("the source has started", |w| w.status.since_polled().is_some()).await;
