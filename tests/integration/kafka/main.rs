@@ -1,1 +1,16 @@
-//! To come.
+//! Real workers against a real Apache Kafka: nothing is lost, whatever happens to either.
+//!
+//! `cargo xtask integration kafka` runs these tests one at a time, because some of them restart the
+//! broker.
+
+mod broker_faults;
+mod clean_exits;
+mod complete_runs;
+mod killed_workers;
+mod refused_starts;
+mod server_pages;
+
+use std::time::Duration;
+
+/// For a run, or a part of one, to get through its messages on a slow and busy machine.
+const RUN: Duration = Duration::from_secs(180);

@@ -1,0 +1,102 @@
+//! Filling the source topic.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use rdkafka::ClientContext;
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+
+use crate::{Broker, load};
+
+/// For everything to be confirmed, a restart of the broker included.
+const CONFIRM_DEADLINE: Duration = Duration::from_secs(90);
+
+/// Produces messages 0, 1, .. in order.
+pub(crate) struct Producer {
+    topic: String,
+    client: ThreadedProducer<Reports>,
+    sent: u64,
+}
+
+impl Producer {
+    pub(crate) fn new(broker: &Broker, topic: &str) -> Result<Self> {
+        let mut config = broker.client();
+        // Each message exactly once and in order, also over a restart of the broker.
+        config.set("enable.idempotence", "true").set("linger.ms", "5");
+        let client = config.create_with_context(Reports::default())?;
+        Ok(Self { topic: topic.to_owned(), client, sent: 0 })
+    }
+
+    /// How many messages have been sent, confirmed or not.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Sends on until `messages` are sent in all.
+    pub(crate) fn send_until(&mut self, messages: u64) -> Result<()> {
+        while self.sent < messages {
+            let n = self.sent;
+            let (key, value, (partition, _)) = (load::key(n), load::value(n), load::place(n)?);
+            let record = BaseRecord::with_opaque_to(&self.topic, usize::try_from(n)?)
+                .partition(partition)
+                .key(&key)
+                .payload(&value);
+            self.client.send(record).map_err(|(error, _)| error)?;
+            self.sent += 1;
+        }
+        Ok(())
+    }
+
+    /// Waits until every message stands where it must.
+    ///
+    /// # Errors
+    ///
+    /// One of them does not.
+    pub(crate) fn confirm(&self) -> Result<()> {
+        self.client.flush(CONFIRM_DEADLINE).context("producing")?;
+        let reports: &Reports = self.client.context();
+        let confirmed = reports.confirmed.load(Ordering::SeqCst);
+        let wrong = reports.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(first) = wrong.first() {
+            return Err(anyhow!("{} messages were not produced: {first}", wrong.len()));
+        }
+        ensure!(confirmed == self.sent, "{confirmed} of {} messages were produced", self.sent);
+        Ok(())
+    }
+}
+
+/// What the broker said about each message.
+#[derive(Debug, Default)]
+struct Reports {
+    confirmed: AtomicU64,
+    wrong: Mutex<Vec<String>>,
+}
+
+impl ClientContext for Reports {}
+
+impl ProducerContext for Reports {
+    /// The number of the message.
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, n: usize) {
+        match check(result, n) {
+            Ok(()) => {
+                self.confirmed.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(error) => {
+                let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+                wrong.push(format!("message {n}: {error:#}"));
+            }
+        }
+    }
+}
+
+fn check(result: &DeliveryResult<'_>, n: usize) -> Result<()> {
+    let message = result.as_ref().map_err(|(error, _)| anyhow!("{error}"))?;
+    let place = (message.partition(), message.offset());
+    ensure!(place == load::place(u64::try_from(n)?)?, "it stands at {place:?}");
+    Ok(())
+}
