@@ -45,7 +45,7 @@ pub enum Kind {
     },
     /// A number.
     Float {
-        /// The least value.
+        /// The least value; [`f64::MIN_POSITIVE`] stands for "above 0".
         min: f64,
         /// The greatest value.
         max: f64,

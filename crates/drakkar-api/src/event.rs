@@ -44,6 +44,8 @@ pub enum Event<'a> {
         /// How many partitions are ours after it.
         assigned: usize,
     },
+    /// The source's loop went round; the first time means that it works.
+    Polled,
     /// Messages were taken from the source.
     Consumed {
         /// The partition.

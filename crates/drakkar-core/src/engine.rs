@@ -30,6 +30,9 @@ const SINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the source may take to leave, once everything is drained.
 const SOURCE_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Ready when the source has ended.
+type SourceEnd = ReplyReceiver<Result<(), SourceError>>;
+
 /// What an engine is made of.
 pub struct EngineParts<H> {
     /// The user's code.
@@ -152,22 +155,62 @@ impl Engine {
         EngineStatus { shared: Arc::clone(&self.shared), polled: Arc::clone(&self.polled) }
     }
 
-    /// Runs until `shutdown` is ready, then drains and closes everything.
+    /// Returns the context of hooks of the whole worker.
+    pub fn context(&self) -> &Context {
+        &self.shared.context
+    }
+
+    /// Waits for `begin`, then runs until `shutdown` is ready, then drains and closes everything.
     ///
     /// # Errors
     ///
     /// When the source cannot start, or ends by itself; everything is closed then too.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), EngineError> {
-        let (ended, mut on_ended) = Reply::channel();
+    pub async fn run(
+        self,
+        begin: impl Future<Output = ()>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), EngineError> {
+        tokio::pin!(shutdown);
+        let started = tokio::select! {
+            // A shutdown first: what has not begun need not.
+            biased;
+            () = &mut shutdown => None,
+            started = async {
+                begin.await;
+                self.start_source().await
+            } => Some(started),
+        };
+        match started {
+            None => {
+                self.shared.source.close();
+                self.close_parts().await;
+                Ok(())
+            }
+            Some(Err(error)) => {
+                self.close_parts().await;
+                Err(EngineError::new(EngineErrorKind::Source(error)))
+            }
+            Some(Ok(on_ended)) => self.run_started(on_ended, shutdown).await,
+        }
+    }
+
+    /// Starts the source; the answer is ready when it ends.
+    async fn start_source(&self) -> Result<SourceEnd, SourceError> {
+        let (ended, on_ended) = Reply::channel();
         let events = Arc::new(Events {
             shared: Arc::clone(&self.shared),
             polled: Arc::clone(&self.polled),
             ended: Mutex::new(Some(ended)),
         });
-        if let Err(error) = self.shared.source.start(events).await {
-            self.close_parts().await;
-            return Err(EngineError::new(EngineErrorKind::Source(error)));
-        }
+        self.shared.source.start(events).await?;
+        Ok(on_ended)
+    }
+
+    async fn run_started(
+        self,
+        mut on_ended: SourceEnd,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), EngineError> {
         let ended = tokio::select! {
             // An end of the source first: there is nothing left to shut down then.
             biased;
@@ -182,13 +225,10 @@ impl Engine {
             None => self.drain_and_leave(on_ended).await,
         };
         self.close_parts().await;
-        result.map_err(|error| EngineError::new(EngineErrorKind::Source(error)))
+        result.map_err(|error| EngineError::new(EngineErrorKind::SourceEnded(error)))
     }
 
-    async fn drain_and_leave(
-        &self,
-        on_ended: ReplyReceiver<Result<(), SourceError>>,
-    ) -> Result<(), SourceError> {
+    async fn drain_and_leave(&self, on_ended: SourceEnd) -> Result<(), SourceError> {
         self.shared.begin_closing();
         let (reply, drained) = Reply::channel();
         drain(&self.shared, &self.shared.partitions.epochs(), reply);
@@ -397,6 +437,7 @@ impl SourceEvents for Events {
     fn polled(&self) {
         let now = self.shared.clock.now();
         *self.polled.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        self.shared.observer.observe(&Event::Polled);
     }
 
     fn trouble(&self, error: SourceError) {

@@ -26,8 +26,10 @@ pub enum EngineErrorKind {
     },
     /// `on_ready` failed.
     OnReady(String),
-    /// The source could not start, or ended by itself.
+    /// The source could not start.
     Source(SourceError),
+    /// The source ended by itself.
+    SourceEnded(SourceError),
 }
 
 impl EngineError {
@@ -50,7 +52,8 @@ impl fmt::Display for EngineError {
             EngineErrorKind::DuplicateSink(sink) => write!(f, "sink {sink} is given twice"),
             EngineErrorKind::Connect { sink, .. } => write!(f, "failed to connect sink {sink}"),
             EngineErrorKind::OnReady(error) => write!(f, "on_ready failed: {error}"),
-            EngineErrorKind::Source(_) => f.write_str("failed to read from the source"),
+            EngineErrorKind::Source(_) => f.write_str("failed to start the source"),
+            EngineErrorKind::SourceEnded(_) => f.write_str("the source ended by itself"),
         }
     }
 }
@@ -59,7 +62,7 @@ impl std::error::Error for EngineError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.kind {
             EngineErrorKind::Connect { error, .. } => Some(error),
-            EngineErrorKind::Source(error) => Some(error),
+            EngineErrorKind::Source(error) | EngineErrorKind::SourceEnded(error) => Some(error),
             _ => None,
         }
     }

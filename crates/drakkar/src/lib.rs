@@ -1,1 +1,85 @@
-//! To come.
+//! drakkar: polls Kafka, runs a program for each message, and delivers what it produced.
+//!
+//! A worker joins a consumer group, turns windows of messages into tasks through a [`Handler`], runs
+//! each task as an external process, delivers the results to its sinks, and commits an offset only
+//! when everything that its message produced is confirmed.
+//!
+//! [`Handler`]: prelude::Handler
+//!
+//! # Example
+//!
+//! ```no_run
+//! use drakkar::prelude::*;
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Job {
+//!     id: String,
+//!     text: String,
+//! }
+//!
+//! struct CountWords;
+//!
+//! impl Handler for CountWords {
+//!     type Input = Job;
+//!
+//!     async fn arrange(&self, window: &Window<Job>, _cx: &Context) -> Result<Vec<Task>> {
+//!         let jobs = window.messages().filter_map(Message::payload_with_offset);
+//!         let task = |(job, offset): (&Job, Offset)| {
+//!             Task::for_offset(offset).arg("-w").stdin(job.text.clone()).label("id", &job.id)
+//!         };
+//!         Ok(jobs.map(task).collect())
+//!     }
+//!
+//!     async fn on_task_complete(&self, done: &TaskOutput, _cx: &Context) -> Result<Outputs> {
+//!         let words: u64 = done.stdout_text().trim().parse()?;
+//!         Ok(Outputs::new().with(KafkaRecord::json(&words)?))
+//!     }
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> drakkar::Result<()> {
+//!     App::new(CountWords).config_file("drakkar.yaml").run().await
+//! }
+//! ```
+//!
+//! # Features
+//!
+//! | feature | what it links | default |
+//! |---|---|---|
+//! | `sink-kafka` | Kafka sinks | yes |
+//! | `sink-file` | file sinks | yes |
+//! | `kafka-tls` | TLS and SASL/SCRAM to Kafka, with a vendored OpenSSL | |
+//! | `kafka-tls-system` | the same with the system's OpenSSL | |
+//! | `kafka-gssapi` | Kerberos | |
+//! | `full` | everything that needs no system header | |
+//!
+//! # Exit codes
+//!
+//! [`App::run_to_exit_code`] ends a program with 0 after an orderly end, 2 when the configuration is
+//! wrong, 3 when a part could not start, 4 when the source ended by itself, and 130 after a second
+//! signal.
+#![forbid(unsafe_code)]
+
+mod app;
+pub mod config;
+mod error;
+pub mod prelude;
+
+mod align;
+mod exit;
+mod health;
+mod logging;
+mod observers;
+mod parts;
+mod server;
+mod signals;
+mod telemetry;
+
+#[cfg(test)]
+mod pages;
+
+pub use app::App;
+pub use error::{Error, ErrorKind};
+
+/// What the application answers.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

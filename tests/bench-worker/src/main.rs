@@ -1,1 +1,85 @@
-fn main(){}
+//! The worker that benchmarks and integration tests run: a pipeline on the facade, configured by
+//! `BENCH_*` variables alone (`docs/benchmarks.md`). Runs until SIGTERM, then drains and exits 0.
+
+mod settings;
+
+use drakkar::prelude::*;
+use serde::{Deserialize, Serialize};
+use settings::{Mode, Settings};
+use std::process::ExitCode;
+
+#[derive(Deserialize)]
+struct Input {
+    id: String,
+    n: u64,
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    id: &'a str,
+    n: u64,
+    task: &'a str,
+    exit_code: Option<i32>,
+    stdout_len: usize,
+}
+
+struct Bench {
+    mode: Mode,
+    fanout: u64,
+}
+
+impl Bench {
+    fn task(&self, message: &Message<Input>, input: &Input, j: u64) -> Task {
+        let task = Task::for_message(message)
+            .meta("id", input.id.as_str())
+            .meta("n", input.n)
+            .meta("j", j);
+        match self.mode {
+            Mode::True => task,
+            Mode::Cat => task.stdin(message.value().cloned().unwrap_or_default()),
+            Mode::Precomputed => task.precomputed(Precomputed::stdout("ok")),
+        }
+    }
+}
+
+impl Handler for Bench {
+    type Input = Input;
+
+    async fn arrange(&self, window: &Window<Input>, _cx: &Context) -> Result<Vec<Task>> {
+        let parsed = window.messages().filter_map(|message| Some((message, message.payload()?)));
+        Ok(parsed
+            .flat_map(|(message, input)| {
+                (0..self.fanout).map(move |j| self.task(message, input, j))
+            })
+            .collect())
+    }
+
+    async fn on_task_complete(&self, done: &TaskOutput, _cx: &Context) -> Result<Outputs> {
+        let id = done.meta("id").and_then(|id| id.as_str()).unwrap_or_default();
+        let number = |name| done.meta(name).and_then(|number| number.as_u64()).unwrap_or_default();
+        let output = Output {
+            id,
+            n: number("n"),
+            task: done.id(),
+            exit_code: done.exit_code(),
+            stdout_len: done.stdout().len(),
+        };
+        let key = match self.fanout {
+            1 => id.to_owned(),
+            _ => format!("{id}/{}", number("j")),
+        };
+        Ok(Outputs::new().with(KafkaRecord::json(&output)?.key(key)))
+    }
+
+    async fn on_error(&self, _failure: &TaskFailure, _cx: &Context) -> Result<ErrorAction> {
+        Ok(ErrorAction::Retry)
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let settings = Settings::from_env()?;
+    let config = Config::from_yaml_str(&settings.yaml()?, [])?;
+    let handler = Bench { mode: settings.mode, fanout: settings.fanout };
+    Ok(App::new(handler).config(config).run_to_exit_code().await)
+}

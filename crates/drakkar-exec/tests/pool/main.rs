@@ -1,0 +1,6 @@
+//! The pool with real processes.
+
+mod deadlines;
+mod outcomes;
+mod scheduling;
+mod support;

@@ -1,0 +1,7 @@
+//! Tests of the filesystem sink through its public interface.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod common;
+mod delivery;
+mod full_disk;
+mod shared_file;

@@ -1,0 +1,4 @@
+//! The source against a mock cluster.
+
+mod flow;
+mod support;

@@ -1,0 +1,396 @@
+//! The application: wires a handler to the parts that the configuration names, and runs it.
+
+use crate::align;
+use crate::config::{Config, ConfigError};
+use crate::error::{Error, ErrorKind};
+use crate::exit::{self, Emergency};
+use crate::health::Health;
+use crate::logging::{self, LineIdentity};
+use crate::observers::Observers;
+use crate::parts::Parts;
+use crate::server::{Pages, Server};
+use crate::signals::Signals;
+use crate::telemetry::{Exposition, Identity, LogObserver, MetricsObserver, install_recorder};
+use drakkar_api::{
+    Clients, Clock, Context, ContextScope, Executor, Handler, HookResult, Observer, Sink, WorkerId,
+    WorkerInfo,
+};
+use drakkar_core::{AnySink, Engine, EngineParts, PeriodicErrorPolicy, PeriodicTask, TokioClock};
+use drakkar_exec::ProcessPool;
+use drakkar_source_kafka::KafkaSource;
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// How long the source's loop may rest before `/healthz` fails, beyond what a revoke may take.
+const STALL_MARGIN: Duration = Duration::from_secs(30);
+
+/// How often idle time is added up and floods of log lines are settled.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often the recorder's buffers are emptied.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+type OnStartup = Box<dyn FnOnce(&mut Config) -> HookResult<()> + Send>;
+type MakePeriodic<H> = Box<dyn FnOnce(Arc<H>, Context) -> PeriodicTask + Send>;
+
+/// A pipeline and how it is run.
+///
+/// ```no_run
+/// use drakkar::prelude::*;
+///
+/// struct Nothing;
+///
+/// impl Handler for Nothing {
+///     type Input = RawInput;
+///
+///     async fn arrange(&self, _window: &Window<RawInput>, _cx: &Context) -> Result<Vec<Task>> {
+///         Ok(Vec::new())
+///     }
+/// }
+///
+/// #[tokio::main]
+/// async fn main() -> drakkar::Result<()> {
+///     App::new(Nothing).config_file("drakkar.yaml").run().await
+/// }
+/// ```
+pub struct App<H> {
+    handler: Arc<H>,
+    source: ConfigSource,
+    worker_name: Option<String>,
+    on_startup: Option<OnStartup>,
+    periodic: Vec<MakePeriodic<H>>,
+    sinks: Vec<AnySink>,
+    clients: Clients,
+    observers: Vec<Arc<dyn Observer>>,
+}
+
+impl<H> fmt::Debug for App<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("sinks", &self.sinks).finish_non_exhaustive()
+    }
+}
+
+/// Where the configuration comes from.
+enum ConfigSource {
+    /// `DRAKKAR_CONFIG`, or the environment alone.
+    Environment,
+    File(PathBuf),
+    Given(Box<Config>),
+}
+
+impl<H: Handler> App<H> {
+    /// Begins with a handler and the configuration that `DRAKKAR_CONFIG` names.
+    pub fn new(handler: H) -> Self {
+        Self {
+            handler: Arc::new(handler),
+            source: ConfigSource::Environment,
+            worker_name: None,
+            on_startup: None,
+            periodic: Vec::new(),
+            sinks: Vec::new(),
+            clients: Clients::new(),
+            observers: Vec::new(),
+        }
+    }
+
+    /// Reads this file, overridden by `DRAKKAR_` variables.
+    #[must_use]
+    pub fn config_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.source = ConfigSource::File(path.into());
+        self
+    }
+
+    /// Takes this configuration; neither file nor environment is read.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.source = ConfigSource::Given(Box::new(config));
+        self
+    }
+
+    /// Names the worker, whatever the environment says.
+    #[must_use]
+    pub fn worker_name(mut self, name: impl Into<String>) -> Self {
+        self.worker_name = Some(name.into());
+        self
+    }
+
+    /// Lets `change` change the loaded configuration before anything starts, say to size the pool by
+    /// the machine. The result is checked again.
+    #[must_use]
+    pub fn on_startup(
+        mut self,
+        change: impl FnOnce(&mut Config) -> HookResult<()> + Send + 'static,
+    ) -> Self {
+        self.on_startup = Some(Box::new(change));
+        self
+    }
+
+    /// Runs `task` every so often while the worker lives: first after `every`, then `every` after the
+    /// end of each run. An error is logged and counted, and the task goes on.
+    #[must_use]
+    pub fn periodic<F>(
+        self,
+        name: impl Into<String>,
+        every: Duration,
+        task: impl Fn(Arc<H>, Context) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = HookResult<()>> + Send + 'static,
+    {
+        self.periodic_with(name, every, PeriodicErrorPolicy::Continue, task)
+    }
+
+    /// The same, with a choice of what an error does.
+    #[must_use]
+    pub fn periodic_with<F>(
+        mut self,
+        name: impl Into<String>,
+        every: Duration,
+        on_error: PeriodicErrorPolicy,
+        task: impl Fn(Arc<H>, Context) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = HookResult<()>> + Send + 'static,
+    {
+        let name = name.into();
+        self.periodic.push(Box::new(move |handler, context| PeriodicTask {
+            name,
+            interval: every,
+            on_error,
+            run: Box::new(move || Box::pin(task(Arc::clone(&handler), context.clone()))),
+        }));
+        self
+    }
+
+    /// Adds a sink of your own beside those of the configuration.
+    #[must_use]
+    pub fn sink(mut self, sink: impl Sink) -> Self {
+        self.sinks.push(AnySink::new(sink));
+        self
+    }
+
+    /// Lends hooks a client of your own, found by [`Context::client`]; in a probe it is refused.
+    #[must_use]
+    pub fn client<T: Any + Send + Sync>(mut self, name: impl Into<String>, client: Arc<T>) -> Self {
+        self.clients.insert(name, client);
+        self
+    }
+
+    /// Adds an observer, which hears of every event in the pipeline's own threads.
+    #[must_use]
+    pub fn observer<O: Observer>(mut self, observer: Arc<O>) -> Self {
+        self.observers.push(observer);
+        self
+    }
+
+    /// Runs until SIGTERM or SIGINT, then drains and ends. A second signal ends the process at once
+    /// with code 130.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration is wrong, something cannot start, or the source ends by itself. Nothing
+    /// is left running then.
+    pub async fn run(self) -> Result<(), Error> {
+        let signals =
+            Signals::install().map_err(|error| Error::io("failed to listen for signals", error))?;
+        let emergency = Arc::new(Emergency::default());
+        let second = signals.spawn_second(Arc::clone(&emergency));
+        let result = self.run_inner(signals.first(), &emergency).await;
+        second.abort();
+        result
+    }
+
+    /// Runs until `shutdown` is ready, then drains and ends. Signals are the caller's affair.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        self.run_inner(shutdown, &Emergency::default()).await
+    }
+
+    /// Runs as [`run`](Self::run) does, writes an error to standard error, and answers the exit code
+    /// of the documented table.
+    pub async fn run_to_exit_code(self) -> ExitCode {
+        exit::report(self.run().await)
+    }
+
+    async fn run_inner(
+        self,
+        shutdown: impl Future<Output = ()>,
+        emergency: &Emergency,
+    ) -> Result<(), Error> {
+        let mut config = load(self.source)?;
+        if let Some(change) = self.on_startup {
+            change(&mut config).map_err(|error| Error::hook("on_startup", error))?;
+            config.validate()?;
+        }
+        if self.sinks.is_empty() {
+            config.require_sinks()?;
+        }
+        let worker = self.worker_name.unwrap_or_else(|| config.worker_name().to_owned());
+        let worker = WorkerId::new(worker);
+        let parts = Parts::new(&config, &worker)?;
+        let info = WorkerInfo {
+            worker_id: worker.clone(),
+            cluster: config.cluster_name().to_owned(),
+            consumer_group: parts.source.group().to_owned(),
+        };
+        let identity = LineIdentity {
+            worker_id: worker.to_string(),
+            consumer_group: info.consumer_group.clone(),
+            cluster_name: info.cluster.clone(),
+        };
+        let log = logging::init(&config.logging(), identity)
+            .map_err(|error| Error::start("logging", error))?;
+        emergency.keep_log(log);
+        tell_start(&config, &worker);
+
+        let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
+        let pool =
+            ProcessPool::start(parts.pool).map_err(|error| Error::start("executor", error))?;
+        let pool = Arc::new(pool);
+        emergency.keep_pool(&pool);
+        let recorder = install_recorder();
+        let slots = Arc::clone(&pool);
+        let metrics = Arc::new(MetricsObserver::new(
+            Identity { worker_id: worker.to_string(), consumer_group: info.consumer_group.clone() },
+            Box::new(move || slots.slots()),
+        ));
+        let log_observer = Arc::new(LogObserver::new(Arc::clone(&clock)));
+        let stall_limit = parts.engine.drain_timeout + STALL_MARGIN;
+        let health = Arc::new(Health::new(Arc::clone(&clock), stall_limit));
+        let mut sinks = parts.sinks;
+        sinks.extend(self.sinks);
+        for sink in &sinks {
+            health.set_sink(sink.id(), false);
+            metrics.register_sink(sink.id());
+        }
+        let exposition = Exposition::new(recorder, Arc::clone(&metrics));
+        let server = serve(&config, exposition.clone(), &health).await?;
+        let mut background = JoinSet::new();
+        background.spawn(keep_ticking(Arc::clone(&metrics), Arc::clone(&log_observer)));
+        background.spawn(keep_up(exposition));
+
+        let mut observers: Vec<Arc<dyn Observer>> =
+            vec![metrics, log_observer, Arc::<Health>::clone(&health)];
+        observers.extend(self.observers);
+        let observer: Arc<dyn Observer> = Arc::new(Observers::new(observers));
+        let source = KafkaSource::new(parts.client, parts.source, &worker);
+        let sink_ids: Vec<_> = sinks.iter().map(|sink| sink.id().clone()).collect();
+        let engine_parts = EngineParts {
+            handler: Arc::clone(&self.handler),
+            source: Arc::new(source),
+            executor: Arc::<ProcessPool>::clone(&pool),
+            sinks,
+            dead_letters: parts.dead_letters,
+            observer: Arc::clone(&observer),
+            worker: info,
+            clients: self.clients,
+            config: parts.engine,
+        };
+        tokio::pin!(shutdown);
+        let connecting = Engine::connect_with_clock(engine_parts, Arc::clone(&clock));
+        let engine = tokio::select! {
+            // A connection that is there is used, if only to close it in order.
+            biased;
+            engine = connecting => engine?,
+            () = &mut shutdown => {
+                tracing::info!(category = "lifecycle", "drakkar_stopped");
+                return Ok(());
+            }
+        };
+        for sink in &sink_ids {
+            health.set_sink(sink, true);
+        }
+        let context = engine.context().scoped(ContextScope::default());
+        let mut periodic = JoinSet::new();
+        for make in self.periodic {
+            let task = make(Arc::clone(&self.handler), context.clone());
+            tracing::info!(category = "periodic", name = task.name, "periodic_task_started");
+            periodic.spawn(task.run_forever(Arc::clone(&observer), Arc::clone(&clock)));
+        }
+        let shutdown = async {
+            shutdown.await;
+            health.stopping();
+            tracing::info!(category = "lifecycle", "drakkar_shutting_down");
+            periodic.abort_all();
+        };
+        let aligned = align::wait(&config, clock.as_ref());
+        let result = engine.run(aligned, shutdown).await;
+        for sink in &sink_ids {
+            health.set_sink(sink, false);
+        }
+        if let Some(server) = server {
+            server.close().await;
+        }
+        background.abort_all();
+        result?;
+        tracing::info!(category = "lifecycle", "drakkar_stopped");
+        Ok(())
+    }
+}
+
+fn load(source: ConfigSource) -> Result<Config, ConfigError> {
+    match source {
+        ConfigSource::Environment => Config::load(None),
+        ConfigSource::File(path) => Config::load(Some(&path)),
+        ConfigSource::Given(config) => Ok(*config),
+    }
+}
+
+fn tell_start(config: &Config, worker: &WorkerId) {
+    let summary = config.summary_line(worker.as_str());
+    tracing::info!(category = "lifecycle", summary, "drakkar_starting");
+    for warning in config.warnings() {
+        tracing::warn!(category = "lifecycle", warning, "config_warning");
+    }
+}
+
+/// Starts the server of metrics and health, if the configuration wants it.
+async fn serve(
+    config: &Config,
+    exposition: Exposition,
+    health: &Arc<Health>,
+) -> Result<Option<Server>, Error> {
+    let settings = config.metrics();
+    if !settings.enabled {
+        return Ok(None);
+    }
+    let pages =
+        Pages { metrics: Box::new(move || exposition.render()), health: Arc::clone(health) };
+    let address = SocketAddr::new(settings.host, settings.port);
+    let server =
+        Server::start(address, pages).await.map_err(|error| Error::start("metrics", error))?;
+    let address = server.address();
+    tracing::info!(category = "lifecycle", %address, "metrics_server_started");
+    Ok(Some(server))
+}
+
+async fn keep_ticking(metrics: Arc<MetricsObserver>, log: Arc<LogObserver>) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        metrics.tick(TICK);
+        log.tick();
+    }
+}
+
+async fn keep_up(exposition: Exposition) {
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        exposition.run_upkeep();
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        Self::new(ErrorKind::Config(error))
+    }
+}

@@ -1,0 +1,64 @@
+//! How a process ends.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | drained and closed after SIGTERM, SIGINT or the caller's own shutdown |
+//! | 2 | the configuration is wrong; nothing was started |
+//! | 3 | a part could not start: a broker or sink that cannot be reached, a busy port, a missing program, a hook |
+//! | 4 | the source ended by itself |
+//! | 130 | a second signal: left at once, without draining |
+
+use crate::error::Error;
+use crate::logging::LogGuard;
+use drakkar_api::Executor;
+use drakkar_exec::ProcessPool;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+/// The exit code after a second signal.
+pub(crate) const EXIT_INTERRUPTED: u8 = 130;
+
+/// How long children are given to be killed when the process leaves at once.
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Writes an error to standard error and answers its exit code.
+pub(crate) fn report(result: Result<(), Error>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be gone; the exit code still tells.
+            writeln!(std::io::stderr(), "drakkar: {error:?}").ok();
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// What must be done even when the process leaves at once.
+#[derive(Debug, Default)]
+pub(crate) struct Emergency {
+    log: Mutex<Option<LogGuard>>,
+    pool: Mutex<Weak<ProcessPool>>,
+}
+
+impl Emergency {
+    pub(crate) fn keep_log(&self, log: LogGuard) {
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
+    }
+
+    pub(crate) fn keep_pool(&self, pool: &Arc<ProcessPool>) {
+        *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(pool);
+    }
+
+    /// Kills the children, writes out the log, and ends the process.
+    pub(crate) async fn leave(&self) -> ! {
+        tracing::warn!(category = "lifecycle", "second_signal_leaving_at_once");
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        if let Some(pool) = pool {
+            drop(tokio::time::timeout(KILL_TIMEOUT, pool.close()).await);
+        }
+        drop(self.log.lock().unwrap_or_else(PoisonError::into_inner).take());
+        std::process::exit(EXIT_INTERRUPTED.into())
+    }
+}

@@ -1,0 +1,171 @@
+//! Joins `tracing` and the queue of lines.
+
+use super::line::{Fields, LineFormat, LineIdentity};
+use super::writer::LineQueue;
+use crate::config::LogFormat;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Makes a line of every event, with the fields of its spans: those of the event win over those of
+/// an inner span, which win over those of an outer one.
+#[derive(Debug)]
+pub(super) struct LineLayer {
+    format: LineFormat,
+    queue: Arc<LineQueue>,
+}
+
+impl LineLayer {
+    pub(super) fn new(format: LogFormat, identity: LineIdentity, queue: Arc<LineQueue>) -> Self {
+        Self { format: LineFormat::new(format, &identity), queue }
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        span.extensions_mut().insert(fields);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        if let Some(fields) = span.extensions_mut().get_mut::<Fields>() {
+            values.record(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(outer) = span.extensions().get::<Fields>() {
+                fields.inherit(outer);
+            }
+        }
+        self.queue.push(self.format.line(SystemTime::now(), event.metadata(), &fields));
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use std::io::Write;
+    use std::sync::Mutex;
+    use std::time::Duration;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("no panic").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Runs `log` and answers the lines.
+    pub(crate) fn lines(format: LogFormat, log: impl FnOnce()) -> Vec<String> {
+        let memory = Memory::default();
+        let queue = LineQueue::start(Box::new(memory.clone()), 1000, 1_000_000).expect("a thread");
+        let identity = LineIdentity {
+            worker_id: "w\"1".into(),
+            consumer_group: "group".into(),
+            cluster_name: String::new(),
+        };
+        let layer = LineLayer::new(format, identity, Arc::clone(&queue));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
+        queue.flush(Duration::from_secs(10));
+        let text = String::from_utf8(memory.0.lock().expect("no panic").clone()).expect("UTF-8");
+        text.lines().map(ToOwned::to_owned).collect()
+    }
+
+    #[test]
+    fn every_json_line_has_the_common_fields() {
+        let written = lines(LogFormat::Json, || {
+            let outer = tracing::info_span!("hook", partition = 3, window_id = 7, hook = "arrange");
+            let _outer = outer.enter();
+            let inner = tracing::info_span!("task", task_id = tracing::field::Empty, window_id = 8);
+            inner.record("task_id", "t-1");
+            let _inner = inner.enter();
+            tracing::warn!(event = "commit_failed", category = "kafka", error = %"broken\npipe");
+            tracing::info!(target: "my_app", answer = 42, partition = 4, "hello {}", "you");
+            tracing::error!(level = "odd", worker_id = "forged", ratio = f64::NAN, "");
+            tracing::debug!(event = "named", "and described");
+        });
+        let parsed: Vec<Value> =
+            written.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(parsed.len(), 4);
+        for line in &parsed {
+            assert_eq!(line["service_name"], "drakkar");
+            assert_eq!(line["service_version"], env!("CARGO_PKG_VERSION"));
+            assert_eq!(line["worker_id"], "w\"1");
+            assert_eq!(line["consumer_group"], "group");
+            assert_eq!((&line["hook"], &line["window_id"]), (&json!("arrange"), &json!(8)));
+            assert_eq!(line["task_id"], "t-1");
+            assert_eq!(line.get("cluster_name"), None, "empty names are left out");
+            let stamp = line["timestamp"].as_str().expect("text");
+            assert!(stamp.len() == 27 && stamp.ends_with('Z'), "{stamp}");
+        }
+        let keys = |line: &Value, keys: [&str; 4]| keys.map(|key| line[key].clone());
+        let common = ["level", "event", "category", "partition"];
+        assert_eq!(
+            keys(&parsed[0], common),
+            [json!("warning"), json!("commit_failed"), json!("kafka"), json!(3)]
+        );
+        assert_eq!(parsed[0]["error"], "broken\npipe");
+        assert_eq!(
+            keys(&parsed[1], common),
+            [json!("info"), json!("hello you"), json!("app"), json!(4)]
+        );
+        assert_eq!((&parsed[1]["answer"], &parsed[1]["module"]), (&json!(42), &json!("my_app")));
+        assert_eq!(parsed[2]["level"], "error");
+        assert_eq!(
+            (&parsed[2]["level_"], &parsed[2]["worker_id_"]),
+            (&json!("odd"), &json!("forged"))
+        );
+        assert_eq!(
+            (&parsed[2]["ratio"], &parsed[2]["category"]),
+            (&Value::Null, &json!("lifecycle"))
+        );
+        assert_eq!(
+            (&parsed[3]["event"], &parsed[3]["message"]),
+            (&json!("named"), &json!("and described"))
+        );
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        let written = lines(LogFormat::Json, || tracing::info!(text = "ü".repeat(20_000)));
+        let line: Value = serde_json::from_str(&written[0]).expect("JSON");
+        let text = line["text"].as_str().expect("text");
+        assert!(text.ends_with('…') && text.len() <= 16 * 1024 + 3, "{}", text.len());
+    }
+
+    #[test]
+    fn lines_for_people_cannot_be_forged() {
+        let written = lines(LogFormat::Console, || {
+            tracing::info!(
+                event = "started",
+                category = "lifecycle",
+                port = 9090,
+                name = "a\u{9b} b"
+            );
+            tracing::warn!("two\nlines \u{1b}[31m");
+        });
+        assert_eq!(written.len(), 2, "{written:?}");
+        let end = "INFO  started category=lifecycle port=9090 name=\"a\\u{9b} b\" [drakkar::logging::layer::tests]";
+        assert!(written[0].ends_with(end), "{}", written[0]);
+        assert!(written[1].contains("two\\nlines \\u{1b}[31m"), "{}", written[1]);
+    }
+}

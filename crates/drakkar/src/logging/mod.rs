@@ -1,0 +1,17 @@
+//! The log: lines of JSON, or text for people, written by a thread of their own.
+//!
+//! Nothing that writes a line ever waits: lines go into a queue that is bounded by count and bytes,
+//! and what does not fit is dropped and counted (`drakkar_log_lines_dropped_total`). The guard that
+//! [`init`] answers writes out the queue when it is dropped.
+
+mod layer;
+mod line;
+pub(crate) mod output;
+mod setup;
+mod writer;
+
+pub(crate) use line::LineIdentity;
+#[cfg(test)]
+pub(crate) use setup::capture;
+pub(crate) use setup::{LogGuard, init};
+pub(crate) use writer::dropped_lines;

@@ -1,0 +1,144 @@
+//! Setting the log of the process up, once.
+
+use super::layer::LineLayer;
+use super::line::LineIdentity;
+use super::output::Output;
+use super::writer::LineQueue;
+use crate::config::{LogLevel, LogSettings};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::layer::SubscriberExt;
+
+/// How much of a queue the worker's log has.
+const QUEUED_LINES_MAX: usize = 16_384;
+const QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Whether the log of this process is ours already.
+static INSTALLED: AtomicBool = AtomicBool::new(false);
+
+/// Why the log could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum LogError {
+    /// The file of `logging.output`.
+    #[error("failed to open the log file \"{path}\"")]
+    Open {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The writer's thread.
+    #[error("failed to start the thread that writes the log")]
+    Thread(#[source] std::io::Error),
+    /// `logging.output`
+    #[error("logging.output: {0}")]
+    Output(String),
+    /// `DRAKKAR_LOG` or `RUST_LOG`
+    #[error("the filter \"{filter}\" in DRAKKAR_LOG or RUST_LOG is not valid: {reason}")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Writes out what is queued when it is dropped, waiting 2 s at most.
+///
+/// Without a queue the program has set up a log of its own, and there is nothing to write out.
+#[derive(Debug)]
+#[must_use = "lines are lost at exit unless this is kept until then"]
+pub(crate) struct LogGuard {
+    queue: Option<Arc<LineQueue>>,
+}
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        if let Some(queue) = &self.queue {
+            queue.flush(std::time::Duration::from_secs(2));
+        }
+    }
+}
+
+/// Sets the log of the process up, unless the program has done so.
+///
+/// # Errors
+///
+/// When the output cannot be opened or the filter is not valid.
+pub(crate) fn init(settings: &LogSettings, identity: LineIdentity) -> Result<LogGuard, LogError> {
+    let filter = filter(settings)?;
+    if INSTALLED.load(Relaxed) {
+        return Ok(LogGuard { queue: None });
+    }
+    let output = Output::parse(&settings.output).map_err(LogError::Output)?;
+    let sink = output.open(&identity)?;
+    let queue =
+        LineQueue::start(sink, QUEUED_LINES_MAX, QUEUED_BYTES_MAX).map_err(LogError::Thread)?;
+    let layer = LineLayer::new(settings.format, identity, Arc::clone(&queue));
+    let subscriber = tracing_subscriber::registry().with(filter).with(layer);
+    let is_ours = tracing::subscriber::set_global_default(subscriber).is_ok();
+    INSTALLED.fetch_or(is_ours, Relaxed);
+    Ok(LogGuard { queue: is_ours.then_some(queue) })
+}
+
+fn filter(settings: &LogSettings) -> Result<EnvFilter, LogError> {
+    let Some(filter) = &settings.filter else {
+        let level = match settings.level {
+            LogLevel::Trace => LevelFilter::TRACE,
+            LogLevel::Debug => LevelFilter::DEBUG,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Off => LevelFilter::OFF,
+        };
+        return Ok(EnvFilter::default().add_directive(level.into()));
+    };
+    EnvFilter::try_new(filter)
+        .map_err(|error| LogError::Filter { filter: filter.clone(), reason: error.to_string() })
+}
+
+/// Runs `log` and answers the lines that it wrote.
+#[cfg(test)]
+pub(crate) fn capture(log: impl FnOnce()) -> Vec<serde_json::Value> {
+    let lines = super::layer::tests::lines(crate::config::LogFormat::Json, log);
+    lines.iter().map(|line| serde_json::from_str(line).expect("every line is JSON")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn filters_of_the_environment_are_checked() {
+        let settings = |filter: &str| {
+            let variable = ("DRAKKAR_LOG".to_owned(), filter.to_owned());
+            Config::from_yaml_str("", [variable]).expect("valid").logging()
+        };
+        assert!(filter(&settings("drakkar=debug,info")).is_ok());
+        let error = filter(&settings("drakkar=loud")).expect_err("not valid");
+        assert!(error.to_string().contains("drakkar=loud"), "{error}");
+    }
+
+    #[test]
+    fn the_log_of_the_process_is_set_up_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("{worker_id}.log");
+        let text = format!("logging: {{output: '{}'}}", path.display());
+        let settings = Config::from_yaml_str(&text, []).expect("valid").logging();
+        let identity = LineIdentity { worker_id: "w1".into(), ..LineIdentity::default() };
+        let guard: crate::logging::LogGuard =
+            crate::logging::init(&settings, identity.clone()).expect("it can be set up");
+        assert!(guard.queue.is_some());
+        tracing::info!(event = "drakkar_starting", category = "lifecycle");
+        tracing::debug!(event = "not_wanted");
+        drop(guard);
+        let written = std::fs::read_to_string(folder.path().join("w1.log")).expect("it is there");
+        assert!(written.contains("\"event\":\"drakkar_starting\""), "{written}");
+        assert!(!written.contains("not_wanted"), "{written}");
+        let second = init(&settings, identity).expect("it is left as it is");
+        assert!(second.queue.is_none());
+    }
+}

@@ -1,0 +1,376 @@
+//! The table of all metrics: the recorder's set-up, the page and the reference derive from it.
+
+/// One metric with all its series.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Family {
+    pub(super) name: &'static str,
+    pub(super) kind: FamilyKind,
+    /// The names of its labels.
+    pub(super) labels: &'static [&'static str],
+    /// When it changes.
+    pub(super) about: &'static str,
+    pub(super) home: Home,
+}
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum FamilyKind {
+    Counter,
+    Gauge,
+    /// With the upper bounds of its buckets.
+    Histogram(&'static [f64]),
+}
+
+impl FamilyKind {
+    /// Returns the word of the exposition format.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// Who holds the series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Home {
+    /// The global recorder of the `metrics` crate.
+    Recorder,
+    /// The observer, because series have to go (the recorder cannot remove one), or because the
+    /// value is asked for when the page is made.
+    Page,
+}
+
+use FamilyKind::{Counter, Gauge, Histogram};
+use Home::{Page, Recorder};
+
+/// The original's buckets, with finer ones below 0.1 s: typical tasks take 10 ms.
+const TASK_BUCKETS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
+    120.0, 300.0,
+];
+const BATCH_BUCKETS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+];
+const HOOK_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+const SINK_BUCKETS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+const PERIODIC_BUCKETS: &[f64] = &[0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0];
+
+/// The buckets of histograms of the user's own.
+pub(super) const USER_BUCKETS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+const SINK: &[&str] = &["sink_type", "sink_name"];
+
+const fn family(
+    name: &'static str,
+    kind: FamilyKind,
+    labels: &'static [&'static str],
+    home: Home,
+    about: &'static str,
+) -> Family {
+    Family { name, kind, labels, about, home }
+}
+
+pub(super) const WORKER_INFO: &str = "drakkar_worker_info";
+pub(super) const BUILD_INFO: &str = "drakkar_build_info";
+pub(super) const CONSUMED: &str = "drakkar_messages_consumed_total";
+pub(super) const COMMITTED: &str = "drakkar_offsets_committed_total";
+pub(super) const QUEUE_SIZE: &str = "drakkar_partition_queue_size";
+pub(super) const OFFSET_LAG: &str = "drakkar_offset_lag";
+pub(super) const TOTAL_QUEUED: &str = "drakkar_total_queued";
+pub(super) const POOL_ACTIVE: &str = "drakkar_executor_pool_active";
+pub(super) const POOL_WAITING: &str = "drakkar_executor_pool_waiting";
+pub(super) const POOL_SIZE: &str = "drakkar_executor_pool_size";
+pub(super) const IDLE_SLOT_SECONDS: &str = "drakkar_executor_idle_slot_seconds_total";
+pub(super) const CONSUMER_IDLE_SECONDS: &str = "drakkar_consumer_idle_seconds_total";
+pub(super) const LOG_LINES_DROPPED: &str = "drakkar_log_lines_dropped_total";
+pub(super) const TASKS: &str = "drakkar_executor_tasks_total";
+pub(super) const TASK_OUTCOMES: &str = "drakkar_task_outcomes_total";
+pub(super) const TASK_DURATION: &str = "drakkar_executor_duration_seconds";
+pub(super) const QUEUE_WAIT: &str = "drakkar_executor_queue_wait_seconds";
+pub(super) const TIMEOUTS: &str = "drakkar_executor_timeouts_total";
+pub(super) const RETRIES: &str = "drakkar_task_retries_total";
+pub(super) const PRECOMPUTED: &str = "drakkar_tasks_precomputed_total";
+pub(super) const PRIORITY_ERRORS: &str = "drakkar_executor_priority_fn_errors_total";
+pub(super) const BATCH_DURATION: &str = "drakkar_batch_duration_seconds";
+pub(super) const MESSAGE_DURATION: &str = "drakkar_message_duration_seconds";
+pub(super) const MESSAGES_FINISHED: &str = "drakkar_messages_finished_total";
+pub(super) const PARSE_FAILURES: &str = "drakkar_parse_failures_total";
+pub(super) const BACKPRESSURE: &str = "drakkar_backpressure_active";
+pub(super) const ASSIGNED: &str = "drakkar_assigned_partitions";
+pub(super) const REBALANCES: &str = "drakkar_rebalance_events_total";
+pub(super) const CONSUMER_ERRORS: &str = "drakkar_consumer_errors_total";
+pub(super) const COMMIT_FAILURES: &str = "drakkar_commit_failures_total";
+pub(super) const PARTITION_FAILURES: &str = "drakkar_partition_failures_total";
+pub(super) const HOOK_DURATION: &str = "drakkar_handler_duration_seconds";
+pub(super) const HOOK_FAILURES: &str = "drakkar_hook_failures_total";
+pub(super) const SINK_DURATION: &str = "drakkar_sink_deliver_duration_seconds";
+pub(super) const SINK_ERRORS: &str = "drakkar_sink_deliver_errors_total";
+pub(super) const SINK_PAYLOADS: &str = "drakkar_sink_payloads_delivered_total";
+pub(super) const SINK_RETRIES: &str = "drakkar_sink_delivery_retries_total";
+pub(super) const SINK_SKIPPED: &str = "drakkar_sink_deliveries_skipped_total";
+pub(super) const DLQ_MESSAGES: &str = "drakkar_sink_dlq_messages_total";
+pub(super) const DLQ_FAILURES: &str = "drakkar_dlq_send_failures_total";
+pub(super) const DLQ_DROPPED: &str = "drakkar_dlq_dropped_total";
+pub(super) const PERIODIC_RUNS: &str = "drakkar_periodic_task_runs_total";
+pub(super) const PERIODIC_DURATION: &str = "drakkar_periodic_task_duration_seconds";
+
+/// All metrics of this build, in the order of the reference page.
+pub(super) const FAMILIES: &[Family] = &[
+    family(
+        WORKER_INFO,
+        Gauge,
+        &["worker_id", "version", "consumer_group"],
+        Page,
+        "Always 1; the labels say who this is.",
+    ),
+    family(BUILD_INFO, Gauge, &["version"], Page, "Always 1; the label names the build."),
+    family(
+        CONSUMED,
+        Counter,
+        &["partition"],
+        Page,
+        "Messages taken from the source. Goes when the partition goes.",
+    ),
+    family(
+        QUEUE_SIZE,
+        Gauge,
+        &["partition"],
+        Page,
+        "Messages that wait for a window. Goes when the partition goes.",
+    ),
+    family(
+        OFFSET_LAG,
+        Gauge,
+        &["partition"],
+        Page,
+        "Messages taken and not yet committed. Goes when the partition goes.",
+    ),
+    family(
+        COMMITTED,
+        Counter,
+        &["partition"],
+        Page,
+        "Confirmed commits. Goes when the partition goes.",
+    ),
+    family(COMMIT_FAILURES, Counter, &[], Recorder, "Failed commits."),
+    family(PARSE_FAILURES, Counter, &[], Recorder, "Messages whose value could not be decoded."),
+    family(
+        MESSAGES_FINISHED,
+        Counter,
+        &["end"],
+        Recorder,
+        "Settled messages: `completed`, `dead_lettered`, `skipped` or `dropped` (data lost).",
+    ),
+    family(
+        MESSAGE_DURATION,
+        Histogram(BATCH_BUCKETS),
+        &[],
+        Recorder,
+        "From the forming of a message's window to the message's end.",
+    ),
+    family(
+        BATCH_DURATION,
+        Histogram(BATCH_BUCKETS),
+        &[],
+        Recorder,
+        "From the forming of a window to its end; windows without tasks are left out.",
+    ),
+    family(
+        TASKS,
+        Counter,
+        &["status"],
+        Recorder,
+        "Attempts of tasks: `started` when scheduled, before there is a slot; then `completed` or \
+         `failed`, unless withdrawn. Precomputed results count like programs.",
+    ),
+    family(
+        TASK_OUTCOMES,
+        Counter,
+        &["outcome"],
+        Recorder,
+        "Ended attempts: `success`, `exit_code`, `signal`, `timeout`, `spawn_failure`, \
+         `output_over_limit` or `cancelled`.",
+    ),
+    family(
+        TASK_DURATION,
+        Histogram(TASK_BUCKETS),
+        &[],
+        Recorder,
+        "How long successful attempts took; precomputed results count with the time they state.",
+    ),
+    family(
+        QUEUE_WAIT,
+        Histogram(TASK_BUCKETS),
+        &[],
+        Recorder,
+        "How long attempts waited for a slot.",
+    ),
+    family(TIMEOUTS, Counter, &[], Recorder, "Attempts that ended at their deadline."),
+    family(RETRIES, Counter, &[], Recorder, "Failed attempts that are followed by another."),
+    family(PRECOMPUTED, Counter, &[], Recorder, "Precomputed results taken."),
+    family(PRIORITY_ERRORS, Counter, &[], Recorder, "Failures of `task_priority`."),
+    family(POOL_ACTIVE, Gauge, &[], Page, "Slots that are taken."),
+    family(POOL_WAITING, Gauge, &[], Page, "Attempts that wait for a slot."),
+    family(POOL_SIZE, Gauge, &[], Page, "Slots in all."),
+    family(
+        IDLE_SLOT_SECONDS,
+        Counter,
+        &[],
+        Page,
+        "Free slots times seconds while messages waited; looked at once a second.",
+    ),
+    family(
+        CONSUMER_IDLE_SECONDS,
+        Counter,
+        &[],
+        Page,
+        "Seconds in which nothing came and nothing was left to do; looked at once a second.",
+    ),
+    family(
+        TOTAL_QUEUED,
+        Gauge,
+        &[],
+        Page,
+        "Messages that wait for a window, and attempts that wait for a slot or run.",
+    ),
+    family(
+        BACKPRESSURE,
+        Gauge,
+        &[],
+        Recorder,
+        "1 while no partition is polled because too much is in the worker, else 0.",
+    ),
+    family(ASSIGNED, Gauge, &[], Recorder, "Partitions that are assigned."),
+    family(
+        REBALANCES,
+        Counter,
+        &["type"],
+        Recorder,
+        "Rebalance callbacks: `assign`, `revoke` or `lost`.",
+    ),
+    family(
+        CONSUMER_ERRORS,
+        Counter,
+        &[],
+        Recorder,
+        "Troubles of the source that it recovers from.",
+    ),
+    family(
+        PARTITION_FAILURES,
+        Counter,
+        &[],
+        Recorder,
+        "Partitions that could not go on by themselves.",
+    ),
+    family(HOOK_DURATION, Histogram(HOOK_BUCKETS), &["hook"], Recorder, "How long hooks took."),
+    family(HOOK_FAILURES, Counter, &["hook"], Recorder, "Errors and panics of hooks."),
+    family(
+        SINK_DURATION,
+        Histogram(SINK_BUCKETS),
+        SINK,
+        Recorder,
+        "How long successful deliveries took.",
+    ),
+    family(SINK_ERRORS, Counter, SINK, Recorder, "Failed attempts to deliver a batch."),
+    family(SINK_PAYLOADS, Counter, SINK, Recorder, "Payloads that the sink confirmed."),
+    family(SINK_RETRIES, Counter, SINK, Recorder, "Deliveries that are followed by another."),
+    family(SINK_SKIPPED, Counter, SINK, Recorder, "Deliveries that the handler gave up."),
+    family(DLQ_MESSAGES, Counter, &[], Recorder, "Confirmed dead letters."),
+    family(DLQ_FAILURES, Counter, &[], Recorder, "Dead letters that could not be written."),
+    family(
+        DLQ_DROPPED,
+        Counter,
+        &[],
+        Recorder,
+        "Dead letters given up, as `dlq.on_send_failure: drop` asks: data lost.",
+    ),
+    family(
+        PERIODIC_RUNS,
+        Counter,
+        &["name", "status"],
+        Recorder,
+        "Ended runs of periodic tasks: `ok` or `error`.",
+    ),
+    family(
+        PERIODIC_DURATION,
+        Histogram(PERIODIC_BUCKETS),
+        &["name"],
+        Recorder,
+        "How long runs of periodic tasks took.",
+    ),
+    family(
+        LOG_LINES_DROPPED,
+        Counter,
+        &[],
+        Page,
+        "Log lines lost because the writer could not keep up or failed.",
+    ),
+];
+
+/// Returns the metric of this name.
+pub(super) fn family_of(name: &str) -> Option<&'static Family> {
+    FAMILIES.iter().find(|family| family.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write;
+
+    const INTRODUCTION: &str = "\
+# Metrics
+
+<!-- Made from `telemetry/families.rs`; a test compares. To renew it, run the tests of the crate
+drakkar with DRAKKAR_UPDATE_REFERENCE=1. -->
+
+`GET /metrics` on `metrics.port` answers in the Prometheus text format. Names and labels are those of
+the original where it has them. Metrics that a handler makes with the `metrics` crate are on the same
+page; histograms of its own get general-purpose buckets. An application that has installed a recorder
+of its own keeps it: then only the metrics marked \"page\" are here, and the others go there.
+
+Series of a partition disappear when it is revoked or lost, so that sums over all workers are right.
+
+| metric | type | labels | meaning | held by |
+|---|---|---|---|---|
+";
+
+    fn reference() -> String {
+        let mut page = INTRODUCTION.to_owned();
+        let mut buckets = String::from("\n## Buckets\n\nUpper bounds in seconds.\n\n");
+        for Family { name, kind, labels, about, home } in FAMILIES {
+            let home = if *home == Home::Page { "page" } else { "recorder" };
+            let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+            let (kind_name, labels) = (kind.as_str(), labels.join(", "));
+            writeln!(page, "| `{name}` | {kind_name} | {labels} | {about} | {home} |")
+                .expect("a string takes all");
+            if let Histogram(bounds) = kind {
+                let bounds: Vec<_> = bounds.iter().map(ToString::to_string).collect();
+                writeln!(buckets, "- `{name}`: {}", bounds.join(" ")).expect("a string takes all");
+            }
+        }
+        page + &buckets
+    }
+
+    #[test]
+    fn the_committed_page_is_up_to_date() {
+        crate::pages::check_page("metrics.md", &reference());
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for Family { name, kind, .. } in FAMILIES {
+            assert!(name.starts_with("drakkar_"), "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == Counter, "{name}");
+            if let Histogram(bounds) = kind {
+                assert!(name.ends_with("_seconds"), "{name}");
+                assert!(bounds.is_sorted(), "{name}");
+            }
+            let same = FAMILIES.iter().filter(|family| family.name == *name).count();
+            assert_eq!(same, 1, "{name}");
+        }
+    }
+}

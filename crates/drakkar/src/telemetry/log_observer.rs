@@ -1,0 +1,445 @@
+//! Tells events as log lines, under the names that the original's operators look for.
+
+use super::limiter::{Admission, Limiter};
+use drakkar_api::{Clock, Event, Hook, MessageEnd, Observer, PartitionId, TaskOutcome, TaskPath};
+use std::fmt;
+use std::sync::Arc;
+
+/// Turns events into lines of `tracing`.
+///
+/// At most ten lines of one name are written in a second; the next one says how many were left out.
+/// What happens for every message is told at the level `debug` only.
+pub(crate) struct LogObserver {
+    clock: Arc<dyn Clock>,
+    limiter: Limiter,
+}
+
+impl fmt::Debug for LogObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogObserver").field("limiter", &self.limiter).finish_non_exhaustive()
+    }
+}
+
+/// Writes one line, if its level is wanted and its name not too frequent.
+macro_rules! line {
+    ($self:ident, $level:ident, $category:literal, $name:literal, $($fields:tt)*) => {
+        if tracing::enabled!(tracing::Level::$level)
+            && let Admission::Write(suppressed) = $self.limiter.admit($name, $self.clock.now())
+        {
+            tracing::event!(
+                tracing::Level::$level,
+                event = $name,
+                category = $category,
+                suppressed,
+                $($fields)*
+            );
+        }
+    };
+}
+
+/// The same for a line about an attempt of a task.
+macro_rules! task_line {
+    ($self:ident, $level:ident, $name:literal, $path:expr, $($fields:tt)*) => {
+        let TaskPath { partition, window, attempt, .. } = $path;
+        line!(
+            $self, $level, "executor", $name,
+            partition = partition.partition(),
+            window_id = window.get(),
+            task_id = $path.task_id(),
+            attempt,
+            $($fields)*
+        );
+    };
+}
+
+impl LogObserver {
+    /// Makes an observer; `clock` decides what a second is.
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, limiter: Limiter::default() }
+    }
+
+    /// Tells what was left out of floods that are over; to be called about once a second.
+    pub(crate) fn tick(&self) {
+        for (name, suppressed) in self.limiter.settle(self.clock.now()) {
+            tracing::warn!(
+                event = "log_lines_suppressed",
+                category = "lifecycle",
+                suppressed_event = name,
+                suppressed,
+            );
+        }
+    }
+
+    fn tell_partition(&self, event: &Event<'_>) {
+        match event {
+            Event::Assigned { partition } => {
+                line!(
+                    self,
+                    INFO,
+                    "partition",
+                    "partition_processor_started",
+                    partition = partition.partition(),
+                    topic = partition.topic()
+                );
+            }
+            Event::Revoked { partition, clean: true, given_back, duration } => {
+                line!(
+                    self,
+                    INFO,
+                    "partition",
+                    "partition_processor_stopped",
+                    partition = partition.partition(),
+                    given_back,
+                    duration_seconds = duration.as_secs_f64()
+                );
+            }
+            Event::Revoked { partition, clean: false, given_back, duration } => {
+                line!(
+                    self,
+                    WARN,
+                    "partition",
+                    "stop_processor_drain_timeout",
+                    partition = partition.partition(),
+                    given_back,
+                    duration_seconds = duration.as_secs_f64()
+                );
+            }
+            Event::Lost { partition } => {
+                line!(self, WARN, "partition", "partition_lost", partition = partition.partition(),);
+            }
+            Event::Rebalance { kind: "assign", partitions, assigned } => {
+                line!(self, INFO, "kafka", "partitions_assigned", partitions, assigned);
+            }
+            Event::Rebalance { kind: "lost", partitions, assigned } => {
+                line!(self, WARN, "kafka", "partitions_lost", partitions, assigned);
+            }
+            Event::Rebalance { partitions, assigned, .. } => {
+                line!(self, INFO, "kafka", "partitions_revoked", partitions, assigned);
+            }
+            Event::PartitionFailed { partition, reason } => {
+                line!(
+                    self,
+                    ERROR,
+                    "partition",
+                    "partition_processor_error",
+                    partition = partition.partition(),
+                    reason
+                );
+            }
+            Event::Committed { partition, offset } => {
+                line!(
+                    self,
+                    DEBUG,
+                    "kafka",
+                    "offsets_committed",
+                    partition = partition.partition(),
+                    offset = offset.get()
+                );
+            }
+            Event::CommitFailed { partition, error } => {
+                line!(self, WARN, "kafka", "commit_failed",
+                    partition = partition.partition(), error_kind = error.kind().as_str(),
+                    error = %error);
+            }
+            Event::Backpressure { active: true, load } => {
+                line!(self, INFO, "kafka", "partitions_paused", load);
+            }
+            Event::Backpressure { active: false, load } => {
+                line!(self, INFO, "kafka", "partitions_resumed", load);
+            }
+            Event::SourceTrouble { error } => {
+                line!(self, WARN, "kafka", "consumer_error",
+                    error_kind = error.kind().as_str(), error = %error);
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_task(&self, event: &Event<'_>) {
+        match event {
+            Event::TaskStarted { path, slot, queue_wait } => {
+                task_line!(
+                    self,
+                    DEBUG,
+                    "executor_task_started",
+                    path,
+                    slot,
+                    queue_wait_seconds = queue_wait.as_secs_f64()
+                );
+            }
+            Event::TaskFinished { path, execution } => match &execution.outcome {
+                TaskOutcome::Success => {
+                    task_line!(
+                        self,
+                        DEBUG,
+                        "executor_task_completed",
+                        path,
+                        precomputed = execution.precomputed,
+                        duration_seconds = execution.duration.as_secs_f64()
+                    );
+                }
+                TaskOutcome::Cancelled => {
+                    task_line!(self, DEBUG, "executor_task_cancelled", path, pid = execution.pid);
+                }
+                outcome => {
+                    task_line!(self, WARN, "executor_task_failed", path,
+                        outcome = outcome.as_str(), exit_code = outcome.exit_code(),
+                        pid = execution.pid, error = %outcome,
+                        duration_seconds = execution.duration.as_secs_f64());
+                }
+            },
+            Event::TaskRetried { path, delay } => {
+                task_line!(
+                    self,
+                    DEBUG,
+                    "executor_task_retried",
+                    path,
+                    delay_seconds = delay.as_secs_f64()
+                );
+            }
+            Event::RetriesExhausted { path } => {
+                task_line!(self, WARN, "max_retries_exceeded", path,);
+            }
+            Event::TaskSkipped { path } => {
+                task_line!(self, INFO, "executor_task_skipped", path,);
+            }
+            Event::TaskReplaced { path, replacements } => {
+                task_line!(self, DEBUG, "executor_task_replaced", path, replacements);
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_handler(&self, event: &Event<'_>) {
+        match event {
+            Event::ParseFailed { partition, offset, error, policy } => {
+                line!(
+                    self,
+                    WARN,
+                    "handler",
+                    "message_parse_failed",
+                    partition = partition.partition(),
+                    offset = offset.get(),
+                    policy,
+                    error = error.reason()
+                );
+            }
+            Event::HookFailed { hook, partition, window, offset, task, error, panicked } => {
+                let partition = partition.map(PartitionId::partition);
+                let (window_id, offset) = (window.map(|id| id.get()), offset.map(|at| at.get()));
+                let task_id = task.unwrap_or_default();
+                let hook_name = hook.as_str();
+                match hook {
+                    Hook::OnMessageComplete => {
+                        line!(
+                            self,
+                            ERROR,
+                            "handler",
+                            "on_message_complete_failed",
+                            hook = hook_name,
+                            partition,
+                            window_id,
+                            offset,
+                            task_id,
+                            panicked,
+                            error
+                        );
+                    }
+                    Hook::TaskPriority => {
+                        line!(
+                            self,
+                            ERROR,
+                            "handler",
+                            "priority_fn_failed",
+                            hook = hook_name,
+                            partition,
+                            window_id,
+                            offset,
+                            task_id,
+                            panicked,
+                            error
+                        );
+                    }
+                    _ => {
+                        line!(
+                            self,
+                            ERROR,
+                            "handler",
+                            "hook_failed",
+                            hook = hook_name,
+                            partition,
+                            window_id,
+                            offset,
+                            task_id,
+                            panicked,
+                            error
+                        );
+                    }
+                }
+            }
+            Event::Arranged { partition, window, messages, tasks } => {
+                line!(
+                    self,
+                    DEBUG,
+                    "handler",
+                    "window_arranged",
+                    partition = partition.partition(),
+                    window_id = window.get(),
+                    messages,
+                    tasks
+                );
+            }
+            Event::MessageFinished { partition, offset, end: MessageEnd::Dropped, .. } => {
+                line!(
+                    self,
+                    ERROR,
+                    "partition",
+                    "message_dropped",
+                    partition = partition.partition(),
+                    offset = offset.get()
+                );
+            }
+            Event::WindowFinished { partition, window, tasks, duration } => {
+                line!(
+                    self,
+                    DEBUG,
+                    "partition",
+                    "window_finished",
+                    partition = partition.partition(),
+                    window_id = window.get(),
+                    tasks,
+                    duration_seconds = duration.as_secs_f64()
+                );
+            }
+            Event::PeriodicRun { name, duration, error: Some(error) } => {
+                line!(
+                    self,
+                    WARN,
+                    "periodic",
+                    "periodic_task_failed",
+                    name,
+                    error,
+                    duration_seconds = duration.as_secs_f64()
+                );
+            }
+            Event::PeriodicRun { name, duration, error: None } => {
+                line!(
+                    self,
+                    DEBUG,
+                    "periodic",
+                    "periodic_task_completed",
+                    name,
+                    duration_seconds = duration.as_secs_f64()
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_delivery(&self, event: &Event<'_>) {
+        match event {
+            Event::Delivered { sink, payloads, duration } => {
+                line!(
+                    self,
+                    DEBUG,
+                    "sink",
+                    "sink_delivered",
+                    sink_type = sink.kind().as_str(),
+                    sink_name = sink.name(),
+                    payloads,
+                    duration_seconds = duration.as_secs_f64()
+                );
+            }
+            Event::DeliveryFailed { sink, payloads, error, attempt } => {
+                line!(self, WARN, "sink", "sink_delivery_failed",
+                    sink_type = sink.kind().as_str(), sink_name = sink.name(), payloads, attempt,
+                    error_kind = error.kind().as_str(), error = %error);
+            }
+            Event::DeliveryRetried { sink, payloads, delay } => {
+                line!(
+                    self,
+                    WARN,
+                    "sink",
+                    "sink_delivery_retry",
+                    sink_type = sink.kind().as_str(),
+                    sink_name = sink.name(),
+                    payloads,
+                    delay_seconds = delay.as_secs_f64()
+                );
+            }
+            Event::DeliverySkipped { sink, payloads } => {
+                line!(
+                    self,
+                    WARN,
+                    "sink",
+                    "sink_delivery_skipped",
+                    sink_type = sink.kind().as_str(),
+                    sink_name = sink.name(),
+                    payloads
+                );
+            }
+            Event::DeadLettered { partition, offset, kind: "payload", error_kind, error } => {
+                line!(
+                    self,
+                    WARN,
+                    "sink",
+                    "sink_delivery_failed_to_dlq",
+                    partition = partition.partition(),
+                    offset = offset.get(),
+                    error_kind,
+                    error
+                );
+            }
+            Event::DeadLettered { partition, offset, kind, error_kind, error } => {
+                line!(
+                    self,
+                    WARN,
+                    "sink",
+                    "message_dead_lettered",
+                    partition = partition.partition(),
+                    offset = offset.get(),
+                    kind,
+                    error_kind,
+                    error
+                );
+            }
+            Event::DeadLetterFailed { partition, offset, error, dropped } => {
+                line!(self, ERROR, "sink", "dlq_send_failed",
+                    partition = partition.partition(), offset = offset.get(), dropped,
+                    error_kind = error.kind().as_str(), error = %error);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Observer for LogObserver {
+    fn observe(&self, event: &Event<'_>) {
+        match event {
+            Event::TaskStarted { .. }
+            | Event::TaskFinished { .. }
+            | Event::TaskRetried { .. }
+            | Event::RetriesExhausted { .. }
+            | Event::TaskSkipped { .. }
+            | Event::TaskReplaced { .. } => self.tell_task(event),
+            Event::ParseFailed { .. }
+            | Event::HookFailed { .. }
+            | Event::Arranged { .. }
+            | Event::MessageFinished { .. }
+            | Event::WindowFinished { .. }
+            | Event::PeriodicRun { .. } => self.tell_handler(event),
+            Event::Delivered { .. }
+            | Event::DeliveryFailed { .. }
+            | Event::DeliveryRetried { .. }
+            | Event::DeliverySkipped { .. }
+            | Event::DeadLettered { .. }
+            | Event::DeadLetterFailed { .. } => self.tell_delivery(event),
+            // What happens for every poll or hook call is for the metrics only.
+            Event::Consumed { .. }
+            | Event::Depth { .. }
+            | Event::HookFinished { .. }
+            | Event::TaskScheduled { .. } => {}
+            _ => self.tell_partition(event),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Metrics and log lines, both derived from the [`Event`](drakkar_api::Event)s of the pipeline.
+//!
+//! [`MetricsObserver`] counts, [`LogObserver`] tells. Neither waits for anything: counting is a few
+//! atomic operations, and log lines go through a bounded queue.
+
+mod exposition;
+mod families;
+mod limiter;
+mod log_observer;
+mod metrics_observer;
+mod partitions;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use exposition::{Exposition, install_recorder};
+pub(crate) use log_observer::LogObserver;
+pub(crate) use metrics_observer::{Identity, MetricsObserver};

@@ -1,0 +1,364 @@
+//! Every event against the page of metrics and against the log.
+
+use super::exposition::recorder;
+use super::families::{FAMILIES, Home};
+use super::{Exposition, Identity, LogObserver, MetricsObserver, install_recorder};
+use drakkar_api::{
+    Clock, CommitOffset, DecodeError, Event, Execution, Hook, Instant, MessageEnd, Observer,
+    Offset, PartitionId, Precomputed, SinkError, SinkErrorKind, SinkId, SinkKind, Slots,
+    SourceError, SourceErrorKind, Task, TaskOutcome, TaskPath, Timestamp, WindowId,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// An observer with a recorder of its own.
+struct World {
+    recorder: metrics_exporter_prometheus::PrometheusRecorder,
+    observer: Arc<MetricsObserver>,
+}
+
+impl World {
+    fn new() -> Self {
+        let recorder = recorder();
+        let identity = Identity { worker_id: "w\"1".into(), consumer_group: "g".into() };
+        let slots = || Slots { total: 4, active: 1, waiting: 2 };
+        let observer = metrics::with_local_recorder(&recorder, || {
+            Arc::new(MetricsObserver::new(identity, Box::new(slots)))
+        });
+        Self { recorder, observer }
+    }
+
+    fn observe(&self, event: &Event<'_>) {
+        metrics::with_local_recorder(&self.recorder, || self.observer.observe(event));
+    }
+
+    fn page(&self) -> String {
+        Exposition::new(Some(self.recorder.handle()), Arc::clone(&self.observer)).render()
+    }
+
+    /// Expects exactly this line on the page.
+    fn expect(&self, line: &str) {
+        let page = self.page();
+        let name = line.split(['{', ' ']).next().expect("a name");
+        let similar: Vec<_> = page.lines().filter(|other| other.starts_with(name)).collect();
+        assert!(similar.contains(&line), "{line} is not among {similar:#?}");
+    }
+}
+
+/// Emits every event at least once.
+fn emit_all(observe: &dyn Fn(&Event<'_>)) {
+    let partition = &PartitionId::new("in", 3);
+    let gone = &PartitionId::new("in", 4);
+    let offset = Offset::new(7);
+    let window = WindowId::new(1);
+    let sink = &SinkId::new(SinkKind::Kafka, "out");
+    let task = &Task::for_offset(offset).id("t-1");
+    let path = TaskPath { partition, window, task, attempt: 1 };
+    let error = &SinkError::temporary(SinkErrorKind::Timeout, "too slow");
+    let trouble = &SourceError::new(SourceErrorKind::Unreachable, "no broker");
+    observe(&Event::Rebalance { kind: "assign", partitions: 2, assigned: 2 });
+    observe(&Event::Assigned { partition });
+    observe(&Event::Assigned { partition: gone });
+    observe(&Event::Consumed { partition, messages: 5 });
+    observe(&Event::Consumed { partition: gone, messages: 5 });
+    observe(&Event::Depth { partition, queued: 2, uncommitted: 5 });
+    let decode = &DecodeError::new("not JSON");
+    observe(&Event::ParseFailed { partition, offset, error: decode, policy: "pass" });
+    observe(&Event::Arranged { partition, window, messages: 3, tasks: 3 });
+    observe(&Event::HookFinished { hook: Hook::Arrange, duration: SECOND });
+    for hook in [Hook::TaskPriority, Hook::OnMessageComplete, Hook::OnError] {
+        observe(&Event::HookFailed {
+            hook,
+            partition: Some(partition),
+            window: None,
+            offset: Some(offset),
+            task: None,
+            error: "boom",
+            panicked: true,
+        });
+    }
+    observe(&Event::TaskScheduled { path });
+    observe(&Event::TaskStarted { path, slot: 0, queue_wait: Duration::from_millis(20) });
+    for outcome in [
+        TaskOutcome::Success,
+        TaskOutcome::ExitCode(3),
+        TaskOutcome::Timeout { limit: SECOND },
+        TaskOutcome::Cancelled,
+    ] {
+        let execution = Execution { duration: SECOND, ..Execution::without_process(outcome) };
+        observe(&Event::TaskFinished { path, execution: &execution });
+    }
+    let precomputed = &Execution::from_precomputed(&Precomputed::stdout("x"));
+    observe(&Event::TaskFinished { path, execution: precomputed });
+    observe(&Event::TaskRetried { path, delay: SECOND });
+    observe(&Event::RetriesExhausted { path });
+    observe(&Event::TaskSkipped { path });
+    observe(&Event::TaskReplaced { path, replacements: 2 });
+    for end in [MessageEnd::Completed, MessageEnd::Dropped] {
+        observe(&Event::MessageFinished { partition, offset, end, duration: SECOND });
+    }
+    observe(&Event::WindowFinished { partition, window, tasks: 3, duration: SECOND });
+    observe(&Event::WindowFinished { partition, window, tasks: 0, duration: SECOND });
+    observe(&Event::Delivered { sink, payloads: 3, duration: SECOND });
+    observe(&Event::DeliveryFailed { sink, payloads: 1, error, attempt: 1 });
+    observe(&Event::DeliveryRetried { sink, payloads: 1, delay: SECOND });
+    observe(&Event::DeliverySkipped { sink, payloads: 1 });
+    for kind in ["payload", "message"] {
+        let (error_kind, error) = ("timeout", "too slow");
+        observe(&Event::DeadLettered { partition, offset, kind, error_kind, error });
+    }
+    for dropped in [false, true] {
+        observe(&Event::DeadLetterFailed { partition, offset, error, dropped });
+    }
+    observe(&Event::Committed { partition, offset: CommitOffset::new(8) });
+    observe(&Event::CommitFailed { partition, error: trouble });
+    observe(&Event::Backpressure { active: true, load: 128 });
+    observe(&Event::SourceTrouble { error: trouble });
+    observe(&Event::PartitionFailed { partition, reason: "arrange panics" });
+    observe(&Event::PeriodicRun { name: "refresh", duration: SECOND, error: None });
+    observe(&Event::PeriodicRun { name: "refresh", duration: SECOND, error: Some("boom") });
+    observe(&Event::Rebalance { kind: "revoke", partitions: 1, assigned: 1 });
+    let clean = true;
+    observe(&Event::Revoked { partition: gone, clean, given_back: 5, duration: SECOND });
+}
+
+#[test]
+fn every_event_is_counted() {
+    let world = World::new();
+    emit_all(&|event| world.observe(event));
+    for line in [
+        "drakkar_worker_info{worker_id=\"w\\\"1\",version=\"0.1.0\",consumer_group=\"g\"} 1",
+        "drakkar_build_info{version=\"0.1.0\"} 1",
+        "drakkar_messages_consumed_total{partition=\"3\"} 5",
+        "drakkar_partition_queue_size{partition=\"3\"} 2",
+        "drakkar_offset_lag{partition=\"3\"} 5",
+        "drakkar_offsets_committed_total{partition=\"3\"} 1",
+        "drakkar_commit_failures_total 1",
+        "drakkar_parse_failures_total 1",
+        "drakkar_messages_finished_total{end=\"completed\"} 1",
+        "drakkar_messages_finished_total{end=\"dropped\"} 1",
+        "drakkar_messages_finished_total{end=\"skipped\"} 0",
+        "drakkar_message_duration_seconds_count 2",
+        "drakkar_batch_duration_seconds_count 1",
+        "drakkar_executor_tasks_total{status=\"started\"} 1",
+        "drakkar_executor_tasks_total{status=\"completed\"} 2",
+        "drakkar_executor_tasks_total{status=\"failed\"} 2",
+        "drakkar_task_outcomes_total{outcome=\"success\"} 2",
+        "drakkar_task_outcomes_total{outcome=\"cancelled\"} 1",
+        "drakkar_executor_duration_seconds_count 2",
+        "drakkar_executor_duration_seconds_bucket{le=\"1\"} 2",
+        "drakkar_executor_queue_wait_seconds_bucket{le=\"0.01\"} 0",
+        "drakkar_executor_queue_wait_seconds_bucket{le=\"0.025\"} 1",
+        "drakkar_executor_timeouts_total 1",
+        "drakkar_task_retries_total 1",
+        "drakkar_tasks_precomputed_total 1",
+        "drakkar_executor_priority_fn_errors_total 1",
+        "drakkar_executor_pool_active 1",
+        "drakkar_executor_pool_waiting 2",
+        "drakkar_executor_pool_size 4",
+        "drakkar_total_queued 5",
+        "drakkar_backpressure_active 1",
+        "drakkar_assigned_partitions 1",
+        "drakkar_rebalance_events_total{type=\"assign\"} 1",
+        "drakkar_rebalance_events_total{type=\"revoke\"} 1",
+        "drakkar_consumer_errors_total 1",
+        "drakkar_partition_failures_total 1",
+        "drakkar_handler_duration_seconds_count{hook=\"arrange\"} 1",
+        "drakkar_hook_failures_total{hook=\"on_error\"} 1",
+        "drakkar_sink_deliver_duration_seconds_count{sink_type=\"kafka\",sink_name=\"out\"} 1",
+        "drakkar_sink_deliver_errors_total{sink_type=\"kafka\",sink_name=\"out\"} 1",
+        "drakkar_sink_payloads_delivered_total{sink_type=\"kafka\",sink_name=\"out\"} 3",
+        "drakkar_sink_delivery_retries_total{sink_type=\"kafka\",sink_name=\"out\"} 1",
+        "drakkar_sink_deliveries_skipped_total{sink_type=\"kafka\",sink_name=\"out\"} 1",
+        "drakkar_sink_dlq_messages_total 2",
+        "drakkar_dlq_send_failures_total 2",
+        "drakkar_dlq_dropped_total 1",
+        "drakkar_periodic_task_runs_total{name=\"refresh\",status=\"ok\"} 1",
+        "drakkar_periodic_task_runs_total{name=\"refresh\",status=\"error\"} 1",
+        "drakkar_periodic_task_duration_seconds_count{name=\"refresh\"} 2",
+    ] {
+        world.expect(line);
+    }
+}
+
+#[test]
+fn the_page_is_valid_and_complete() {
+    let world = World::new();
+    emit_all(&|event| world.observe(event));
+    metrics::with_local_recorder(&world.recorder, || {
+        metrics::counter!("my_jobs_total", "kind" => "a").increment(2);
+        metrics::histogram!("my_seconds").record(0.2);
+        // A name of ours in the recorder must not make the page invalid.
+        metrics::gauge!("drakkar_offset_lag").set(1.0);
+    });
+    let page = world.page();
+    let described: Vec<_> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    assert!(described.is_sorted_by(|left, right| left < right), "sorted, and each once");
+    for family in FAMILIES {
+        assert!(described.contains(&family.name), "{} is missing", family.name);
+        assert!(page.contains(&format!("# HELP {} ", family.name)), "{}", family.name);
+    }
+    let ours = described.iter().filter(|name| name.starts_with("drakkar_")).count();
+    assert_eq!(ours, FAMILIES.len(), "nothing is on the page that is not in the table");
+    assert!(page.contains("my_jobs_total{kind=\"a\"} 2"), "{page}");
+    assert!(page.contains("my_seconds_bucket{le=\"0.25\"} 1"), "{page}");
+    assert!(!page.contains("drakkar_offset_lag 1"), "{page}");
+    let mut current = "";
+    for line in page.lines().filter(|line| !line.is_empty()) {
+        if let Some(kind) = line.strip_prefix("# TYPE ") {
+            current = kind.split(' ').next().expect("a name");
+        } else if !line.starts_with("# HELP ") {
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            assert!(series.starts_with(current), "{line} is not below its type");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+    assert!(page.ends_with('\n') && !page.contains("partition=\"4\""), "{page}");
+}
+
+#[test]
+fn labels_are_those_of_the_table() {
+    let world = World::new();
+    emit_all(&|event| world.observe(event));
+    let page = world.page();
+    for family in FAMILIES {
+        let sample = page
+            .lines()
+            .find(|line| line.starts_with(family.name) && !line.contains("_bucket"))
+            .unwrap_or_else(|| panic!("{} has no sample", family.name));
+        for label in family.labels {
+            assert!(sample.contains(&format!("{label}=\"")), "{label} is missing in {sample}");
+        }
+        assert_eq!(sample.matches("=\"").count(), family.labels.len(), "{sample}");
+    }
+    assert!(FAMILIES.iter().any(|family| family.home == Home::Page));
+}
+
+#[test]
+fn series_of_a_partition_go_and_stay_away() {
+    let world = World::new();
+    let partition = &PartitionId::new("in", 3);
+    world.observe(&Event::Assigned { partition });
+    world.observe(&Event::Consumed { partition, messages: 5 });
+    world.expect("drakkar_messages_consumed_total{partition=\"3\"} 5");
+    world.observe(&Event::Lost { partition });
+    world.observe(&Event::Depth { partition, queued: 1, uncommitted: 1 });
+    assert!(!world.page().contains("partition=\"3\""));
+    world.observe(&Event::Assigned { partition });
+    world.expect("drakkar_messages_consumed_total{partition=\"3\"} 0");
+}
+
+#[test]
+fn a_sink_is_on_the_page_before_its_first_delivery() {
+    let world = World::new();
+    let sink = SinkId::new(SinkKind::Filesystem, "out");
+    metrics::with_local_recorder(&world.recorder, || world.observer.register_sink(&sink));
+    let exposition = Exposition::new(Some(world.recorder.handle()), Arc::clone(&world.observer));
+    exposition.run_upkeep();
+    let line = "drakkar_sink_deliver_errors_total{sink_type=\"filesystem\",sink_name=\"out\"} 0";
+    world.expect(line);
+}
+
+#[test]
+fn idle_time_adds_up() {
+    let world = World::new();
+    let partition = &PartitionId::new("in", 3);
+    world.observer.tick(SECOND);
+    world.expect("drakkar_executor_idle_slot_seconds_total 0");
+    world.expect("drakkar_consumer_idle_seconds_total 0");
+    world.observe(&Event::Assigned { partition });
+    world.observe(&Event::Depth { partition, queued: 1, uncommitted: 1 });
+    world.observer.tick(SECOND / 2);
+    world.expect("drakkar_executor_idle_slot_seconds_total 1.5");
+    let idle = MetricsObserver::new(Identity::default(), Box::new(Slots::default));
+    idle.tick(SECOND);
+    idle.observe(&Event::Consumed { partition, messages: 1 });
+    idle.tick(SECOND);
+    idle.observe(&Event::Backpressure { active: true, load: 0 });
+    idle.tick(SECOND);
+    let page = Exposition::new(None, Arc::new(idle)).render();
+    assert!(page.contains("drakkar_consumer_idle_seconds_total 1\n"), "{page}");
+}
+
+#[test]
+fn a_second_recorder_is_the_first() {
+    let first = install_recorder().expect("nobody else installs one");
+    let second = install_recorder().expect("the same one");
+    metrics::counter!("installed_total").increment(1);
+    assert!(first.render().contains("installed_total 1"));
+    assert!(second.render().contains("installed_total 1"));
+}
+
+struct StillClock;
+
+impl Clock for StillClock {
+    fn now(&self) -> Instant {
+        Instant::ORIGIN
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_millis(0)
+    }
+}
+
+#[test]
+fn every_event_is_told_under_its_name() {
+    let lines = crate::logging::capture(|| {
+        let observer = LogObserver::new(Arc::new(StillClock));
+        emit_all(&|event| observer.observe(event));
+    });
+    let expect = |level: &str, category: &str, event: &str, field: &str| {
+        let hit = lines.iter().any(|line| {
+            line["event"] == event
+                && line["level"] == level
+                && line["category"] == category
+                && line.get(field).is_some()
+        });
+        assert!(hit, "{level} {category} {event} with {field} is not among {lines:#?}");
+    };
+    expect("info", "kafka", "partitions_assigned", "assigned");
+    expect("info", "kafka", "partitions_revoked", "partitions");
+    expect("info", "partition", "partition_processor_started", "topic");
+    expect("info", "partition", "partition_processor_stopped", "given_back");
+    expect("warning", "handler", "message_parse_failed", "policy");
+    expect("debug", "handler", "window_arranged", "tasks");
+    expect("error", "handler", "priority_fn_failed", "error");
+    expect("error", "handler", "on_message_complete_failed", "offset");
+    expect("error", "handler", "hook_failed", "hook");
+    expect("debug", "executor", "executor_task_started", "slot");
+    expect("debug", "executor", "executor_task_completed", "duration_seconds");
+    expect("warning", "executor", "executor_task_failed", "exit_code");
+    expect("warning", "executor", "max_retries_exceeded", "task_id");
+    expect("error", "partition", "message_dropped", "offset");
+    expect("warning", "sink", "sink_delivery_failed", "error_kind");
+    expect("warning", "sink", "sink_delivery_retry", "sink_type");
+    expect("warning", "sink", "sink_delivery_skipped", "sink_name");
+    expect("warning", "sink", "sink_delivery_failed_to_dlq", "error");
+    expect("warning", "sink", "message_dead_lettered", "error_kind");
+    expect("error", "sink", "dlq_send_failed", "dropped");
+    expect("warning", "kafka", "commit_failed", "partition");
+    expect("debug", "kafka", "offsets_committed", "offset");
+    expect("info", "kafka", "partitions_paused", "load");
+    expect("warning", "kafka", "consumer_error", "error_kind");
+    expect("error", "partition", "partition_processor_error", "reason");
+    expect("warning", "periodic", "periodic_task_failed", "name");
+    let first = lines.iter().find(|line| line["event"] == "executor_task_failed");
+    assert_eq!(first.and_then(|line| line.get("suppressed")), None, "nothing was left out yet");
+}
+
+#[test]
+fn a_flood_of_failures_is_cut() {
+    let partition = &PartitionId::new("in", 3);
+    let task = &Task::for_offset(Offset::new(7)).id("t-1");
+    let path = TaskPath { partition, window: WindowId::new(1), task, attempt: 1 };
+    let execution = &Execution::without_process(TaskOutcome::ExitCode(1));
+    let lines = crate::logging::capture(|| {
+        let observer = LogObserver::new(Arc::new(StillClock));
+        (0..1000).for_each(|_| observer.observe(&Event::TaskFinished { path, execution }));
+        observer.tick();
+    });
+    assert_eq!(lines.len(), 10);
+}

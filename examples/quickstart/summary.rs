@@ -1,0 +1,68 @@
+//! The end: what the worker counted, beside what broker and files really hold.
+
+use crate::arguments::Arguments;
+use crate::broker::{Broker, SINK, SOURCE};
+use crate::progress::{Progress, say};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Prints the summary; answers failure if any figure does not add up.
+pub(crate) fn check(
+    progress: &Progress,
+    broker: &Broker,
+    arguments: &Arguments,
+) -> anyhow::Result<ExitCode> {
+    let seconds = progress.elapsed().as_secs_f64();
+    let read = |counter: &AtomicU64| counter.load(Relaxed);
+    let messages = arguments.messages;
+    let tasks = read(&progress.tasks);
+    let lines = distinct_lines(&arguments.out)?;
+    let (committed, ends) = (broker.committed()?, broker.ends(SOURCE)?);
+    let mut wrong = Vec::new();
+    let mut row = |name: &str, figure: u64, expect: u64| {
+        say(&format!("  {name:<28}{figure:>8}"));
+        if figure != expect {
+            wrong.push(format!("{name}: {figure}, expected {expect}"));
+        }
+    };
+    say("");
+    say("drakkar quickstart (the in-process broker is not durable: its topics end with it)");
+    row("messages consumed", read(&progress.consumed), messages);
+    row("tasks (wc -w)", tasks, messages);
+    row("delivered to kafka", read(&progress.delivered_kafka), messages);
+    row("delivered to filesystem", read(&progress.delivered_files), messages);
+    row("dead-lettered", read(&progress.dead_lettered), 0);
+    row("records in the topic", broker.count(SINK)?, messages);
+    row("distinct lines in the files", lines, messages);
+    say(&format!(
+        "  committed = end offsets     {:>8}",
+        if committed == ends { "yes" } else { "no" }
+    ));
+    if committed != ends {
+        wrong.push(format!("committed {committed:?}, the partitions end at {ends:?}"));
+    }
+    say(&format!("  seconds                     {seconds:>8.2}"));
+    say(&format!("  tasks per second            {:>8.0}", tasks as f64 / seconds));
+    say(&format!("  files in                    {}", arguments.out.display()));
+    if wrong.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    say("the figures do not add up:");
+    wrong.iter().for_each(|line| say(&format!("  {line}")));
+    Ok(ExitCode::FAILURE)
+}
+
+/// Counts the distinct lines of all JSON-lines files in a folder.
+fn distinct_lines(folder: &Path) -> anyhow::Result<u64> {
+    let mut lines = BTreeSet::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            let text = std::fs::read_to_string(path)?;
+            lines.extend(text.lines().map(str::to_owned));
+        }
+    }
+    Ok(lines.len() as u64)
+}

@@ -1,0 +1,123 @@
+//! The `BENCH_*` variables, and the configuration that they stand for.
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::json;
+use std::str::FromStr;
+
+/// What a task does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Runs `/bin/true`.
+    True,
+    /// Runs `/bin/cat` with the message on its standard input.
+    Cat,
+    /// Has a precomputed result; no process runs.
+    Precomputed,
+}
+
+impl FromStr for Mode {
+    type Err = anyhow::Error;
+
+    fn from_str(word: &str) -> anyhow::Result<Self> {
+        Ok(match word {
+            "true" => Self::True,
+            "cat" => Self::Cat,
+            "pre" => Self::Precomputed,
+            _ => bail!("BENCH_MODE must be true, cat or pre, found \"{word}\""),
+        })
+    }
+}
+
+/// What the variables say.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) mode: Mode,
+    pub(crate) fanout: u64,
+    brokers: String,
+    source: String,
+    sink: String,
+    group: String,
+    worker_id: String,
+}
+
+impl Settings {
+    /// Reads the variables.
+    pub(crate) fn from_env() -> anyhow::Result<Self> {
+        let debug = variable("BENCH_DEBUG", "0")?;
+        ensure!(
+            debug == "0",
+            "BENCH_DEBUG={debug}: this build has no recorder and no debug server"
+        );
+        Ok(Self {
+            mode: variable("BENCH_MODE", "true")?.parse()?,
+            fanout: number("BENCH_FANOUT", 1)?,
+            brokers: required("BENCH_BROKERS")?,
+            source: required("BENCH_SOURCE")?,
+            sink: required("BENCH_SINK")?,
+            group: required("BENCH_GROUP")?,
+            worker_id: variable("BENCH_WORKER_ID", "bench-worker")?,
+        })
+    }
+
+    /// Returns the configuration; JSON is YAML.
+    pub(crate) fn yaml(&self) -> anyhow::Result<String> {
+        let metrics = match number("BENCH_METRICS_PORT", 0)? {
+            0 => json!({ "enabled": false }),
+            port => json!({ "port": port }),
+        };
+        let session = number("BENCH_SESSION_MS", 45_000)?;
+        let config = json!({
+            "worker_name_env": "BENCH_WORKER_ID",
+            "kafka": {
+                "brokers": self.brokers,
+                "source_topic": self.source,
+                "consumer_group": self.group,
+                "max_poll_records": number("BENCH_POLL", 100)?,
+                "session_timeout_ms": session,
+                "heartbeat_interval_ms": (session / 3).min(3000),
+                "startup_align_enabled": flag("BENCH_ALIGN", true)?,
+            },
+            "executor": {
+                "binary_path": match self.mode {
+                    Mode::Cat => "/bin/cat",
+                    Mode::True | Mode::Precomputed => "/bin/true",
+                },
+                "max_executors": number("BENCH_MAX_EXECUTORS", 4)?,
+                "window_size": number("BENCH_WINDOW", 100)?,
+                "backpressure_high_multiplier": number("BENCH_BP_HIGH", 32)?,
+                "backpressure_low_multiplier": number("BENCH_BP_LOW", 4)?,
+            },
+            "sinks": { "kafka": { "results": { "topic": self.sink } } },
+            "metrics": metrics,
+            "logging": { "level": variable("BENCH_LOG_LEVEL", "INFO")? },
+        });
+        ensure!(!self.worker_id.is_empty(), "BENCH_WORKER_ID is empty");
+        Ok(config.to_string())
+    }
+}
+
+fn variable(name: &str, default: &str) -> anyhow::Result<String> {
+    match std::env::var(name) {
+        Ok(value) => Ok(value),
+        Err(std::env::VarError::NotPresent) => Ok(default.to_owned()),
+        Err(error) => Err(error).context(name.to_owned()),
+    }
+}
+
+fn required(name: &str) -> anyhow::Result<String> {
+    std::env::var(name).with_context(|| format!("{name} is not set"))
+}
+
+fn number(name: &str, default: u64) -> anyhow::Result<u64> {
+    let text = variable(name, &default.to_string())?;
+    text.parse().with_context(|| format!("{name}={text} is not a number"))
+}
+
+fn flag(name: &str, default: bool) -> anyhow::Result<bool> {
+    let text = variable(name, if default { "true" } else { "false" })?;
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" => Ok(true),
+        "0" | "false" | "no" => Ok(false),
+        _ => bail!("{name}={text} is neither true nor false"),
+    }
+}
