@@ -291,7 +291,8 @@ pub struct ResourceUsage {
     pub user: Duration,
     /// CPU time in the kernel.
     pub system: Duration,
-    /// Peak resident memory of the program itself in bytes; `None` where it could not be read.
+    /// Peak resident memory in bytes, of the program or the largest child it waited for; `None`
+    /// where it cannot be told from the worker's own, which is the case for most small programs.
     pub peak_memory_bytes: Option<u64>,
 }
 
@@ -314,7 +315,8 @@ pub struct Execution {
     pub duration: Duration,
     /// What the process used; `None` when no process ran.
     pub usage: Option<ResourceUsage>,
-    /// Whether the leader had ended while others of its group lived on and had to be killed.
+    /// Whether the leader had ended while others of its group were still there and had to be killed.
+    /// One that was just ending by itself may count.
     pub leftovers_killed: bool,
     /// Whether this was a precomputed result.
     pub precomputed: bool,

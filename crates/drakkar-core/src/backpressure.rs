@@ -109,8 +109,8 @@ mod tests {
         assert_eq!(gate.update(load(6, 0), load(4, 500)), Some(Flow::Open));
     }
 
-    // Promise: FT-3
     proptest! {
+        // Promise: FT-3
         #[test]
         fn agrees_with_the_definition(loads in prop::collection::vec((0_usize..20, 0_usize..2000), 1..200)) {
             let mut gate = gate();

@@ -148,8 +148,8 @@ mod tests {
         prop::collection::vec(step, 0..300)
     }
 
-    // Promise: WM-1
     proptest! {
+        // Promise: WM-1
         #[test]
         fn agrees_with_the_model(steps in steps()) {
             let mut watermark = Watermark::new();

@@ -8,27 +8,23 @@
 
 use crate::bell::Bell;
 use crate::course::{Course, Facts, Forced, Limits, Step};
-use crate::environment::{Environment, fault_of};
+use crate::environment::{Environment, entry, fault_of};
 use crate::memory::{PeakMemory, peak_of};
 use crate::output::{Capture, Flow};
 use crate::reaper::Reaper;
 use crate::resolve::SpawnFault;
 use crate::signal::{End, Leader};
+use crate::spawn::{Launch, Stdin};
 use bytes::{Buf, Bytes};
 use drakkar_api::{Execution, ResourceUsage, SpawnErrorKind, Task, TaskOutcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal};
-use std::io;
+use rustix::process::Signal;
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// How often a leader is looked at that cannot be watched.
-const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What to run and within which limits.
 pub(crate) struct Order<'a> {
@@ -36,6 +32,8 @@ pub(crate) struct Order<'a> {
     /// An absolute path; see [`resolve`](crate::resolve).
     pub(crate) program: &'a Path,
     pub(crate) environment: &'a Environment,
+    /// What a task without input reads.
+    pub(crate) null: BorrowedFd<'a>,
     pub(crate) limits: Limits,
     pub(crate) measure_peak_memory: bool,
 }
@@ -63,6 +61,7 @@ struct Feed {
 
 /// What is known of a child at its end.
 struct Ending {
+    at: Instant,
     forced: Option<Forced>,
     end: Option<End>,
     usage: Option<ResourceUsage>,
@@ -87,8 +86,7 @@ impl Supervisor {
         };
         let pid = child.leader.pid();
         let started = Instant::now();
-        let mut ended = None;
-        let ending = self.supervise(child, order, bell, started, &mut ended);
+        let ending = self.supervise(child, order, bell, started);
         Execution {
             outcome: ending.outcome(order.limits.deadline),
             stdout: self.stdout.take(),
@@ -96,7 +94,7 @@ impl Supervisor {
             pid: Some(pid.as_raw_pid().unsigned_abs()),
             queue_wait: Duration::ZERO,
             spawn: started - begun,
-            duration: ended.unwrap_or_else(Instant::now) - begun,
+            duration: ending.at - begun,
             usage: ending.usage,
             leftovers_killed: ending.leftovers,
             precomputed: false,
@@ -109,9 +107,9 @@ impl Supervisor {
         order: &Order<'_>,
         bell: &Bell,
         started: Instant,
-        ended: &mut Option<Instant>,
     ) -> Ending {
         let mut course = Course::new(order.limits, started);
+        let mut ended = None;
         let mut peak = None;
         loop {
             let now = Instant::now();
@@ -122,7 +120,7 @@ impl Supervisor {
                 peak = peak.max(peak_of(child.leader.pid()));
             }
             match course.next(now, facts) {
-                Step::Wait(until) => self.wait(&mut child, until - now, bell),
+                Step::Wait(until) => self.wait(&mut child, now, until, bell),
                 Step::Terminate => {
                     child.leader.signal(Signal::TERM);
                     // A stopped process would not hear it.
@@ -132,15 +130,19 @@ impl Supervisor {
                     peak = peak.max(peak_of(child.leader.pid()));
                     child.leader.signal(Signal::KILL);
                 }
-                Step::Settle => return self.settle(child, &course, peak),
-                Step::Abandon => return self.abandon(child, &course),
+                Step::Settle => {
+                    return self.settle(child, &course, ended.unwrap_or(now), peak);
+                }
+                Step::Abandon => return self.abandon(child, &course, now),
             }
         }
     }
 
     /// Waits for news of the child and deals with them.
-    fn wait(&mut self, child: &mut Child<'_>, pause: Duration, bell: &Bell) {
-        let news = child.poll(pause, bell);
+    fn wait(&mut self, child: &mut Child<'_>, now: Instant, until: Instant, bell: &Bell) {
+        let look = child.leader.next_look();
+        let until = look.map_or(until, |look| look.min(until));
+        let news = child.poll(until.saturating_duration_since(now), bell);
         if news.bell {
             bell.hush();
         }
@@ -149,15 +151,22 @@ impl Supervisor {
         }
         read(&mut self.stdout, &mut child.stdout, news.stdout);
         read(&mut self.stderr, &mut child.stderr, news.stderr);
-        if news.leader {
-            child.leader.look();
+        // An unwatched leader is looked at when it is time, or when it has most likely ended.
+        if news.leader || look.is_some_and(|look| look <= now || !child.pipes_open()) {
+            child.leader.look(now);
         }
         if child.leader.end().is_some() {
             child.stdin = None;
         }
     }
 
-    fn settle(&mut self, child: Child<'_>, course: &Course, peak: Option<u64>) -> Ending {
+    fn settle(
+        &mut self,
+        child: Child<'_>,
+        course: &Course,
+        at: Instant,
+        peak: Option<u64>,
+    ) -> Ending {
         self.sweep(&child);
         let end = child.leader.end();
         let settled = child.leader.settle();
@@ -168,16 +177,16 @@ impl Supervisor {
         });
         // What dies of the same SIGKILL as its leader is no leftover.
         let leftovers = settled.leftovers && !course.was_killed();
-        Ending { forced: course.forced(), end, usage, leftovers }
+        Ending { at, forced: course.forced(), end, usage, leftovers }
     }
 
     /// Leaves a process to the reaper that does not die of SIGKILL: one in uninterruptible I/O, or
     /// one that runs as another user.
-    fn abandon(&mut self, child: Child<'_>, course: &Course) -> Ending {
+    fn abandon(&mut self, child: Child<'_>, course: &Course, at: Instant) -> Ending {
         let pid = child.leader.pid().as_raw_pid();
         tracing::warn!(pid, "a process does not die of SIGKILL; it is reaped when it ends");
         self.sweep(&child);
-        Ending { forced: course.forced(), end: None, usage: None, leftovers: false }
+        Ending { at, forced: course.forced(), end: None, usage: None, leftovers: false }
     }
 
     /// Takes what others of the group have written and we have not read.
@@ -192,55 +201,40 @@ impl Supervisor {
 }
 
 impl<'a> Child<'a> {
-    /// Starts the program, in a process group of its own.
-    ///
-    /// Everything set on the command here keeps the standard library on `posix_spawn`, which also
-    /// empties the signal mask and gives SIGPIPE its default action back. `pre_exec`, `uid`, `gid`,
-    /// `groups` or a bare name would each make it fork instead.
+    /// Starts the program of an order.
     fn spawn(order: &Order<'_>, reaper: &'a Reaper) -> Result<Self, SpawnFault> {
         let task = order.task;
-        check_environment(task)?;
-        let stdin = if task.stdin.is_some() { Stdio::piped() } else { Stdio::null() };
-        let spawned = Command::new(order.program)
-            .args(&task.args)
-            .env_clear()
-            .envs(order.environment.iter())
-            .envs(&task.env)
-            .process_group(0)
-            .stdin(stdin)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        let child = spawned.map_err(|error| fault_from(&error, order))?;
-        let leader = Leader::new(Pid::from_child(&child), reaper);
-        // From here on the leader is killed and reaped, whatever happens.
-        let feed = |pipe, rest: &Bytes| Feed { pipe, rest: rest.clone() };
-        let mut child = Self {
-            leader,
-            stdin: child.stdin.map(OwnedFd::from).zip(task.stdin.as_ref()).map(|(p, b)| feed(p, b)),
-            stdout: child.stdout.map(OwnedFd::from),
-            stderr: child.stderr.map(OwnedFd::from),
+        let (program, args) = arguments_of(order)?;
+        let own = variables_of(task)?;
+        let launch = Launch {
+            program: &program,
+            args: &args,
+            env: &order.environment.entries(&own, |name| task.env.contains_key(name)),
+            stdin: task.stdin.as_ref().map_or(Stdin::Null(order.null), |_| Stdin::Pipe),
         };
-        child.make_nonblocking().map_err(|error| {
-            SpawnFault::new(SpawnErrorKind::System, format!("failed to set up its pipes: {error}"))
-        })?;
+        let spawned = launch.spawn().map_err(|errno| fault_from(errno, order.program))?;
+        let mut child = Self {
+            leader: Leader::new(spawned.pid, Instant::now(), reaper),
+            stdin: spawned
+                .stdin
+                .map(|pipe| Feed { pipe, rest: task.stdin.clone().unwrap_or_default() }),
+            stdout: Some(spawned.stdout),
+            stderr: Some(spawned.stderr),
+        };
         child.feed();
         Ok(child)
-    }
-
-    /// Makes our ends non-blocking. The child's ends are not affected.
-    fn make_nonblocking(&self) -> Result<(), Errno> {
-        let stdin = self.stdin.as_ref().map(|feed| feed.pipe.as_fd());
-        let outputs = [&self.stdout, &self.stderr].into_iter().flatten().map(AsFd::as_fd);
-        stdin.into_iter().chain(outputs).try_for_each(|pipe| fcntl_setfl(pipe, OFlags::NONBLOCK))
     }
 
     fn facts(&self, bell: &Bell) -> Facts {
         Facts {
             ended: self.leader.end().is_some(),
-            pipes_open: self.stdout.is_some() || self.stderr.is_some(),
+            pipes_open: self.pipes_open(),
             cancelled: bell.is_rung(),
         }
+    }
+
+    fn pipes_open(&self) -> bool {
+        self.stdout.is_some() || self.stderr.is_some()
     }
 
     /// Writes as much as the pipe takes, and closes it when all is written or nobody reads it: not
@@ -266,27 +260,27 @@ impl<'a> Child<'a> {
         // What is not there is replaced by something of which nothing is asked.
         let nothing = PollFd::from_borrowed_fd(bell.wake(), PollFlags::empty());
         let stdin = self.stdin.as_ref().map(|feed| feed.pipe.as_fd());
+        let stdout = self.stdout.as_ref().map(AsFd::as_fd);
+        let stderr = self.stderr.as_ref().map(AsFd::as_fd);
         let mut entries = [
             PollFd::from_borrowed_fd(bell.wake(), PollFlags::IN),
-            entry(self.leader.watch(), PollFlags::IN).unwrap_or(nothing.clone()),
-            entry(stdin, PollFlags::OUT).unwrap_or(nothing.clone()),
-            entry(self.stdout.as_ref().map(AsFd::as_fd), PollFlags::IN).unwrap_or(nothing.clone()),
-            entry(self.stderr.as_ref().map(AsFd::as_fd), PollFlags::IN).unwrap_or(nothing),
+            wait_for(self.leader.watch(), PollFlags::IN).unwrap_or(nothing.clone()),
+            wait_for(stdin, PollFlags::OUT).unwrap_or(nothing.clone()),
+            wait_for(stdout, PollFlags::IN).unwrap_or(nothing.clone()),
+            wait_for(stderr, PollFlags::IN).unwrap_or(nothing),
         ];
-        let unwatched = self.leader.watch().is_none() && self.leader.end().is_none();
-        let pause = if unwatched { pause.min(LOOK_INTERVAL) } else { pause };
         let timeout = Timespec::try_from(pause).ok();
         if let Err(error) = poll(&mut entries, timeout.as_ref())
             && error != Errno::INTR
         {
             // Out of memory, say. Nothing here blocks, so all can be tried, but not in a hurry.
-            std::thread::sleep(pause.min(LOOK_INTERVAL));
+            std::thread::sleep(pause.min(Duration::from_millis(10)));
             return News::everything();
         }
         let [bell, leader, stdin, stdout, stderr] = entries.map(|entry| entry.revents());
         News {
             bell: !bell.is_empty(),
-            leader: unwatched || !leader.is_empty(),
+            leader: !leader.is_empty(),
             stdin: !stdin.is_empty(),
             stdout,
             stderr,
@@ -294,7 +288,7 @@ impl<'a> Child<'a> {
     }
 }
 
-fn entry(fd: Option<BorrowedFd<'_>>, flags: PollFlags) -> Option<PollFd<'_>> {
+fn wait_for(fd: Option<BorrowedFd<'_>>, flags: PollFlags) -> Option<PollFd<'_>> {
     fd.map(|fd| PollFd::from_borrowed_fd(fd, flags))
 }
 
@@ -344,31 +338,39 @@ impl Ending {
     }
 }
 
-fn check_environment(task: &Task) -> Result<(), SpawnFault> {
-    match task.env.iter().find_map(|(name, value)| fault_of(name, value)) {
-        None => Ok(()),
-        Some(fault) => Err(SpawnFault::new(SpawnErrorKind::InvalidArgument, fault)),
+/// Returns the program, and what it gets as arguments: its path, then those of the task.
+fn arguments_of(order: &Order<'_>) -> Result<(CString, Vec<CString>), SpawnFault> {
+    let invalid = |reason| SpawnFault::new(SpawnErrorKind::InvalidArgument, reason);
+    let program = CString::new(order.program.as_os_str().as_bytes())
+        .map_err(|_| invalid("the path of the program holds a NUL byte".to_owned()))?;
+    let mut args = Vec::with_capacity(1 + order.task.args.len());
+    args.push(program.clone());
+    for (index, arg) in order.task.args.iter().enumerate() {
+        let arg = CString::new(arg.as_bytes())
+            .map_err(|_| invalid(format!("argument {} holds a NUL byte", index + 1)))?;
+        args.push(arg);
     }
+    Ok((program, args))
+}
+
+/// Returns the task's own variables as entries of an environment.
+fn variables_of(task: &Task) -> Result<Vec<CString>, SpawnFault> {
+    let variable = |(name, value): (&String, &String)| match fault_of(name, value) {
+        None => Ok(entry(name.as_bytes(), value.as_bytes()).expect("it was just checked")),
+        Some(fault) => Err(SpawnFault::new(SpawnErrorKind::InvalidArgument, fault)),
+    };
+    task.env.iter().map(variable).collect()
 }
 
 /// Classifies why the program could not be started.
-fn fault_from(error: &io::Error, order: &Order<'_>) -> SpawnFault {
-    let Some(errno) = Errno::from_io_error(error) else {
-        // The standard library itself refuses one thing only.
-        let position = order.task.args.iter().position(|arg| arg.contains('\0'));
-        let reason = match position {
-            Some(index) => format!("argument {} holds a NUL byte", index + 1),
-            None => error.to_string(),
-        };
-        return SpawnFault::new(SpawnErrorKind::InvalidArgument, reason);
-    };
+fn fault_from(errno: Errno, program: &Path) -> SpawnFault {
     let kind = match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG => SpawnErrorKind::NotFound,
         Errno::ACCESS | Errno::PERM => SpawnErrorKind::PermissionDenied,
         Errno::TOOBIG => SpawnErrorKind::InvalidArgument,
         _ => SpawnErrorKind::System,
     };
-    SpawnFault::new(kind, format!("\"{}\": {error}", order.program.display()))
+    SpawnFault::new(kind, format!("\"{}\": {errno}", program.display()))
 }
 
 pub(crate) fn failed_to_start(fault: SpawnFault, spawn: Duration) -> Execution {

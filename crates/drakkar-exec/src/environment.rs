@@ -6,7 +6,7 @@
 
 use drakkar_api::Secret;
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, CString, NulError, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 /// Patterns of names that look like secrets, the default of `executor.env_inherit_deny`.
@@ -39,7 +39,13 @@ pub(crate) const DENY_DEFAULT: &[&str] = &[
 
 /// The variables that every child gets, before those of its task. No `Debug`: they may be secret.
 pub(crate) struct Environment {
-    shared: BTreeMap<OsString, OsString>,
+    shared: Vec<Variable>,
+}
+
+struct Variable {
+    name: OsString,
+    /// `NAME=value`, as a program gets it.
+    entry: CString,
 }
 
 impl Environment {
@@ -53,13 +59,30 @@ impl Environment {
         let mut shared: BTreeMap<_, _> =
             parent.into_iter().filter(|(name, _)| !denied(name)).collect();
         shared.extend(added.iter().map(|(name, value)| (name.into(), value.expose().into())));
-        Self { shared }
+        let variable = |(name, value): (OsString, OsString)| {
+            // A name or value with a NUL byte cannot be inherited, and is refused in settings.
+            let entry = entry(name.as_bytes(), value.as_bytes()).ok()?;
+            Some(Variable { name, entry })
+        };
+        Self { shared: shared.into_iter().filter_map(variable).collect() }
     }
 
-    /// Returns the variables.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
-        self.shared.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+    /// Returns all entries for a task: `own` are those of the task's variables, and `is_own` tells
+    /// their names.
+    pub(crate) fn entries<'a>(
+        &'a self,
+        own: &'a [CString],
+        is_own: impl Fn(&str) -> bool,
+    ) -> Vec<&'a CStr> {
+        let hidden = |name: &OsStr| !own.is_empty() && name.to_str().is_some_and(&is_own);
+        let shared = self.shared.iter().filter(|variable| !hidden(&variable.name));
+        shared.map(|variable| &variable.entry).chain(own).map(CString::as_c_str).collect()
     }
+}
+
+/// Makes an entry of an environment.
+pub(crate) fn entry(name: &[u8], value: &[u8]) -> Result<CString, NulError> {
+    CString::new([name, b"=", value].concat())
 }
 
 /// Says what is wrong with a variable, if something is: such a name would change another variable,
@@ -245,16 +268,25 @@ mod tests {
 
     #[test]
     fn later_sources_win_and_only_inherited_names_are_denied() {
-        let parent = [("A", "parent"), ("B", "parent"), ("X_TOKEN", "secret")];
+        let parent = [("A", "parent"), ("B", "parent"), ("C", "parent"), ("X_TOKEN", "secret")];
         let parent = parent.map(|(name, value)| (name.into(), value.into()));
         let deny = [NamePattern::new("*TOKEN*")];
         let pair = |name: &str, value: &str| (name.to_owned(), Secret::new(value.to_owned()));
         let added = BTreeMap::from([pair("B", "config"), pair("Y_TOKEN", "given on purpose")]);
         let environment = Environment::new(parent, &deny, &added);
-        let all: Vec<_> =
-            environment.iter().map(|(name, value)| (name.to_str(), value.to_str())).collect();
-        let expect = [("A", "parent"), ("B", "config"), ("Y_TOKEN", "given on purpose")];
-        assert_eq!(all, expect.map(|(name, value)| (Some(name), Some(value))));
+        let check = |own: &[(&str, &str)], expect: &[&str]| {
+            let entries = own.iter().map(|(name, value)| entry(name.as_bytes(), value.as_bytes()));
+            let entries: Vec<_> = entries.map(|entry| entry.expect("no NUL byte")).collect();
+            let is_own = |name: &str| own.iter().any(|(own, _)| *own == name);
+            let all = environment.entries(&entries, is_own);
+            let all: Vec<_> = all.iter().map(|entry| entry.to_str().expect("text")).collect();
+            assert_eq!(all, expect);
+        };
+        check(&[], &["A=parent", "B=config", "C=parent", "Y_TOKEN=given on purpose"]);
+        check(
+            &[("B", "task"), ("D", "x=y")],
+            &["A=parent", "C=parent", "Y_TOKEN=given on purpose", "B=task", "D=x=y"],
+        );
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl PoolError {
     }
 
     pub(crate) fn resources(what: impl fmt::Display, source: io::Error) -> Self {
-        let message = format!("failed to create {what} of the process pool");
+        let message = format!("failed to get {what} for the process pool");
         Self { kind: PoolErrorKind::Resources, message, source: Some(source) }
     }
 

@@ -14,6 +14,7 @@ use crate::listener::{tell_finished, tell_started};
 use crate::reaper::Reaper;
 use crate::resolve::{Resolver, SpawnFault};
 use crate::signal::check_dispositions;
+use crate::spawn::dev_null;
 use drakkar_api::{
     CancelScope, Epoch, Execution, Executor, Priority, Reply, ReplyReceiver, Run, RunId,
     RunListener, Slots, SpawnErrorKind, Task, TaskOutcome,
@@ -21,6 +22,7 @@ use drakkar_api::{
 use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::pin::Pin;
@@ -52,6 +54,8 @@ struct Shared {
     environment: Environment,
     resolver: Resolver,
     default_program: Option<Arc<Path>>,
+    /// What tasks without input read.
+    null: OwnedFd,
     bells: Vec<Bell>,
     reaper: Reaper,
     state: Mutex<State>,
@@ -111,6 +115,7 @@ impl ProcessPool {
             environment,
             resolver,
             default_program,
+            null: dev_null().map_err(|error| PoolError::resources("/dev/null", error.into()))?,
             bells: bells.map_err(|error| PoolError::resources("a descriptor", error))?,
             reaper: Reaper::new(),
             state: Mutex::new(state),
@@ -325,6 +330,7 @@ impl Shared {
             task,
             program: &program,
             environment: &self.environment,
+            null: self.null.as_fd(),
             limits: self.limits_of(task),
             measure_peak_memory: self.config.measure_peak_memory,
         };

@@ -15,16 +15,33 @@ use rustix::process::{
 };
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How often a leader is looked at that is not watched.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The leader of a group of processes, until it is reaped.
 pub(crate) struct Leader<'a> {
     pid: Pid,
-    /// Readable when the leader has ended. `None` when it could not be opened, or when it announced
-    /// an end that a tracer still keeps from us: then the leader must be looked at now and then.
-    watch: Option<OwnedFd>,
+    watch: Watch,
     end: Option<End>,
     reaped: bool,
     reaper: &'a Reaper,
+}
+
+/// How its end is noticed. A descriptor that tells costs as much as five other system calls, and
+/// most leaders end while their output is read; so it is opened for those only that a first look
+/// finds alive.
+enum Watch {
+    /// To be looked at then for the first time, or earlier if its output ends.
+    NotYet(Instant),
+    /// Readable when the leader has ended.
+    Descriptor(OwnedFd),
+    /// To be looked at then, and again and again: no descriptor could be had, or it announced an
+    /// end that a tracer still keeps from us.
+    Blind(Instant),
+    /// It has ended.
+    Over,
 }
 
 /// How a leader ended.
@@ -49,9 +66,8 @@ pub(crate) struct Settled {
 
 impl<'a> Leader<'a> {
     /// Takes care of a child of ours that leads its own group.
-    pub(crate) fn new(pid: Pid, reaper: &'a Reaper) -> Self {
-        // Without a descriptor to spare, looking now and then has to do.
-        let watch = pidfd_open(pid, PidfdFlags::empty()).ok();
+    pub(crate) fn new(pid: Pid, now: Instant, reaper: &'a Reaper) -> Self {
+        let watch = Watch::NotYet(now + LOOK_INTERVAL);
         Self { pid, watch, end: None, reaped: false, reaper }
     }
 
@@ -64,23 +80,41 @@ impl<'a> Leader<'a> {
         self.end
     }
 
-    /// Returns what becomes readable when the leader has ended.
+    /// Returns what becomes readable when the leader has ended, if there is such a thing.
     pub(crate) fn watch(&self) -> Option<BorrowedFd<'_>> {
-        self.watch.as_ref().map(AsFd::as_fd)
+        match &self.watch {
+            Watch::Descriptor(watch) => Some(watch.as_fd()),
+            _ => None,
+        }
     }
 
-    /// Finds out whether it has ended, and leaves it unreaped. To be called when the watch is
-    /// readable, or now and then if there is no watch.
-    pub(crate) fn look(&mut self) {
-        self.watch = None;
+    /// Returns when to [look](Leader::look) at it next for want of something to wait for.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        match self.watch {
+            Watch::NotYet(at) | Watch::Blind(at) => Some(at),
+            Watch::Descriptor(_) | Watch::Over => None,
+        }
+    }
+
+    /// Finds out whether it has ended, and leaves it unreaped.
+    pub(crate) fn look(&mut self, now: Instant) {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        self.end = match waitid(WaitId::Pid(self.pid), options) {
+        let found = waitid(WaitId::Pid(self.pid), options);
+        self.end = match found {
             Ok(Some(status)) => Some(End::new(&status)),
             Ok(None) | Err(Errno::INTR) => None,
             Err(_) => {
                 self.reaped = true;
                 Some(End::Lost)
             }
+        };
+        self.watch = match &self.watch {
+            _ if self.end.is_some() => Watch::Over,
+            Watch::NotYet(_) => match pidfd_open(self.pid, PidfdFlags::empty()) {
+                Ok(watch) => Watch::Descriptor(watch),
+                Err(_) => Watch::Blind(now + LOOK_INTERVAL),
+            },
+            _ => Watch::Blind(now + LOOK_INTERVAL),
         };
     }
 
@@ -97,23 +131,22 @@ impl<'a> Leader<'a> {
     ///
     /// SIGKILL is sent even if the leader was alone: this costs less than finding out, and only
     /// before the leader is reaped is it safe. Whether somebody was there is asked afterwards: if
-    /// the group still exists without its leader, it has other members. A process that has ended
-    /// without being reaped by its parent counts as one.
+    /// the group still exists without its leader, it has other members. One that was just ending
+    /// by itself, or whose parent has not reaped it, counts too: the kernel does not tell.
     pub(crate) fn settle(mut self) -> Settled {
         if self.reaped {
             return Settled { accounts: None, leftovers: false };
         }
         self.signal(Signal::KILL);
-        match wait4::reap(self.pid) {
-            Ok(Some(accounts)) => {
-                self.reaped = true;
-                let leftovers = test_kill_process_group(self.pid).is_ok();
-                Settled { accounts: Some(accounts), leftovers }
-            }
-            // Not expected of a leader that has ended; if it is reaped later, or was by others,
-            // the outcome is known all the same.
-            Ok(None) | Err(_) => Settled { accounts: None, leftovers: false },
-        }
+        let accounts = match wait4::reap(self.pid) {
+            Ok(Some(accounts)) => Some(accounts),
+            // Not expected of a leader that has ended. It goes to the reaper.
+            Ok(None) => return Settled { accounts: None, leftovers: false },
+            // Somebody else was faster, after its end was seen.
+            Err(_) => None,
+        };
+        self.reaped = true;
+        Settled { accounts, leftovers: test_kill_process_group(self.pid).is_ok() }
     }
 }
 

@@ -129,6 +129,8 @@ impl PollThread {
         // Each attempt is more patient than the one before: short at first, so that a close or a
         // refusal is seen soon; long in the end, for a broker that is slow.
         let mut patience = Duration::from_millis(500);
+        // A broker's word counts for more than a later attempt that found no time for an answer.
+        let mut is_known_to_miss = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let answer = ask_for_topic(consumer, self.settings.topic(), patience.min(left));
@@ -143,16 +145,18 @@ impl PollThread {
                     return Err(SourceError::new(SourceErrorKind::Other, "the source is closed"));
                 }
                 TopicState::Refused(error) => return Err(error),
-                TopicState::Missing if is_over => return Err(self.missing_topic(timeout)),
+                TopicState::Missing => is_known_to_miss = true,
                 TopicState::Unknown(error) => {
                     if let Some(refusal) = self.refusal(context) {
                         return Err(refusal);
                     }
-                    if is_over {
+                    if is_over && !is_known_to_miss {
                         return Err(self.unreachable(context, &error));
                     }
                 }
-                TopicState::Missing => {}
+            }
+            if is_over {
+                return Err(self.missing_topic(timeout));
             }
             patience *= 2;
             self.shared.sleep(TOPIC_RETRY_INTERVAL.min(left));

@@ -12,6 +12,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, TopicPartitionList};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -112,6 +113,12 @@ impl SourceContext {
         } else {
             *lock(&self.last_error) = Some(error);
         }
+    }
+
+    /// Returns whether an error only sums up others of which the start has one to show.
+    fn is_summary(&self, error: &KafkaError) -> bool {
+        let is_sum = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        is_sum && !self.is_started.load(Ordering::SeqCst) && self.last_error().is_some()
     }
 
     /// Gives up all partitions as lost.
@@ -290,7 +297,9 @@ impl ClientContext for SourceContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.count_served();
-        self.report(error::trouble(&error, reason));
+        if !self.is_summary(&error) {
+            self.report(error::trouble(&error, reason));
+        }
     }
 
     fn stats_raw(&self, _statistics: &[u8]) {

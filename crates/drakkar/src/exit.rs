@@ -21,7 +21,10 @@ use std::time::Duration;
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 
 /// How long children are given to be killed when the process leaves at once.
-const KILL_TIMEOUT: Duration = Duration::from_secs(1);
+const KILL_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long the log is given to be written out then. Others may still be adding to it.
+const LOG_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Writes an error to standard error and answers its exit code.
 pub(crate) fn report(result: Result<(), Error>) -> ExitCode {
@@ -58,7 +61,10 @@ impl Emergency {
         if let Some(pool) = pool {
             drop(tokio::time::timeout(KILL_TIMEOUT, pool.close()).await);
         }
-        drop(self.log.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(log) = log {
+            log.flush_within(LOG_TIMEOUT);
+        }
         std::process::exit(EXIT_INTERRUPTED.into())
     }
 }

@@ -23,6 +23,18 @@ const FRAMING_BYTES: usize = 1024;
 /// The longest error text that a letter carries, in bytes.
 const ERROR_BYTES_MAX: usize = 8 * 1024;
 
+/// Headers whose length is up to producers and handlers.
+const UNBOUNDED_HEADERS: &[&str] = &[
+    "drakkar-source-headers",
+    "drakkar-source-key",
+    "drakkar-task-id",
+    "drakkar-task-labels",
+    "drakkar-target",
+];
+
+/// What `drakkar-cut` says was left out.
+const CUT: &str = "key, source headers, task id, task labels and target";
+
 /// Who writes it and when.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LetterSource<'a> {
@@ -129,11 +141,10 @@ fn fit(mut record: KafkaRecord, limit: Option<usize>) -> KafkaRecord {
     if size(&record) <= limit {
         return record;
     }
-    // The source's own headers or key are what is too large; they go, and the record says so.
-    let large = ["drakkar-source-headers", "drakkar-source-key"];
-    let kept = record.headers.iter().filter(|(name, _)| !large.contains(name));
+    // What users fill without a limit is what is too large; it goes, and the record says so.
+    let kept = record.headers.iter().filter(|(name, _)| !UNBOUNDED_HEADERS.contains(name));
     record.headers = kept.map(|(name, value)| (name.to_owned(), value.cloned())).collect();
-    record.headers.push("drakkar-source-cut", Some(Bytes::from_static(b"key and headers")));
+    record.headers.push("drakkar-cut", Some(Bytes::from(CUT)));
     record.key = None;
     let overhead = size(&record) - record.value.as_ref().map_or(0, Bytes::len);
     record.value = Some(value.slice(..value.len().min(limit.saturating_sub(overhead))));
@@ -260,7 +271,7 @@ mod tests {
         let record = write(&letter, Some(6000));
         let value = record.value.as_ref().map_or(0, Bytes::len);
         assert!(record.headers.size_bytes() + value <= 6000 - FRAMING_BYTES);
-        assert_eq!(header(&record, "drakkar-source-cut"), "key and headers");
+        assert_eq!(header(&record, "drakkar-cut"), CUT);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::retry::{Backoff, Jitter};
 use drakkar_api::{
     BatchLimits, DeliveryId, Epoch, ErrorStatus, Instant, Payload, SinkError, Verdict,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// One payload in a lane.
@@ -90,11 +90,14 @@ pub(crate) struct Lane {
     set_aside: BTreeMap<Order, VecDeque<LaneItem>>,
     /// How many items of an order are in a batch or wait for a retry.
     busy: BTreeMap<Order, usize>,
-    waiting: BTreeMap<(Instant, u64), LaneItem>,
+    /// Items that wait for a retry: those of one order together, so that they keep their order.
+    waiting: BTreeMap<(Instant, u64), Vec<LaneItem>>,
     calls_open: usize,
     keys_drawn: u64,
-    /// Epochs that are over; kept while calls that may hold their items are open.
-    fenced: Vec<Epoch>,
+    /// How many items of an assignment are in open calls.
+    in_calls: BTreeMap<Epoch, usize>,
+    /// Assignments that are over and have items in open calls.
+    fenced: BTreeSet<Epoch>,
 }
 
 impl Lane {
@@ -109,7 +112,8 @@ impl Lane {
             waiting: BTreeMap::new(),
             calls_open: 0,
             keys_drawn: 0,
-            fenced: Vec::new(),
+            in_calls: BTreeMap::new(),
+            fenced: BTreeSet::new(),
         }
     }
 
@@ -123,19 +127,24 @@ impl Lane {
     pub(crate) fn fence(&mut self, epoch: Epoch) {
         self.queue.retain(|item| item.epoch != epoch);
         self.set_aside.retain(|order, _| order.0 != epoch);
-        self.waiting.retain(|_, item| item.epoch != epoch);
+        self.waiting.retain(|_, items| items.iter().all(|item| item.epoch != epoch));
         self.busy.retain(|order, _| order.0 != epoch);
-        if self.calls_open > 0 {
-            self.fenced.push(epoch);
+        if self.in_calls.contains_key(&epoch) {
+            self.fenced.insert(epoch);
         }
     }
 
     /// Returns the next batches that may be sent now.
     pub(crate) fn poll(&mut self, now: Instant) -> Vec<LaneAction> {
         while let Some(entry) = self.waiting.first_entry().filter(|entry| entry.key().0 <= now) {
-            let item = entry.remove();
-            self.release(&item);
-            self.queue.push_front(item);
+            let items = entry.remove();
+            // What was set aside behind them goes to the front first, so they end up before it.
+            for item in &items {
+                self.release(item);
+            }
+            for item in items.into_iter().rev() {
+                self.queue.push_front(item);
+            }
         }
         let mut actions = Vec::new();
         while self.calls_open < self.limits.concurrency.max(1) {
@@ -169,6 +178,7 @@ impl Lane {
                 break;
             }
             bytes += item.bytes;
+            *self.in_calls.entry(item.epoch).or_default() += 1;
             *self.busy.entry(order).or_default() += 1;
             *own.entry(order).or_default() += 1;
             batch.push(item);
@@ -186,8 +196,9 @@ impl Lane {
         self.calls_open -= 1;
         let mut settled = Vec::new();
         let mut report = CallReport::default();
+        let mut again: BTreeMap<Order, Vec<LaneItem>> = BTreeMap::new();
         for (mut item, verdict) in items.into_iter().zip(verdicts) {
-            if self.fenced.contains(&item.epoch) {
+            if self.returns_fenced(item.epoch) {
                 continue;
             }
             item.attempts += 1;
@@ -207,17 +218,31 @@ impl Lane {
                     if self.policy.hold {
                         report.held.push((item.id.clone(), error));
                     }
-                    let wait = self.policy.backoff.after(item.attempts, &mut self.jitter);
-                    report.delay = report.delay.max(wait);
-                    self.keys_drawn += 1;
-                    self.waiting.insert((now + wait, self.keys_drawn), item);
+                    again.entry((item.epoch, item.order)).or_default().push(item);
                 }
             }
         }
-        if self.calls_open == 0 {
-            self.fenced.clear();
+        for items in again.into_values() {
+            let attempts = items.iter().map(|item| item.attempts).max().unwrap_or(1);
+            let wait = self.policy.backoff.after(attempts, &mut self.jitter);
+            report.delay = report.delay.max(wait);
+            self.keys_drawn += 1;
+            self.waiting.insert((now + wait, self.keys_drawn), items);
         }
         (settled, report)
+    }
+
+    /// Notes that an item of this assignment came back from a call, and answers whether the
+    /// assignment is over.
+    fn returns_fenced(&mut self, epoch: Epoch) -> bool {
+        let fenced = self.fenced.contains(&epoch);
+        let in_calls = self.in_calls.get_mut(&epoch).expect("it was counted when it was sent");
+        *in_calls -= 1;
+        if *in_calls == 0 {
+            self.in_calls.remove(&epoch);
+            self.fenced.remove(&epoch);
+        }
+        fenced
     }
 
     fn judge(&self, item: &LaneItem, verdict: Verdict) -> Judgement {
@@ -383,6 +408,22 @@ mod tests {
     }
 
     #[test]
+    fn retries_of_one_message_keep_their_order() {
+        for seed in 0..50 {
+            let mut lane = Lane::new(limits(3, 4), policy(), seed);
+            lane.enqueue((0..5).map(|number| item(7, number)));
+            let sent = batches(&mut lane, NOW).remove(0);
+            let refused = vec![Verdict::NotApplied(temporary()); 3];
+            assert!(lane.finished(sent, refused, NOW).0.is_empty());
+            let later = lane.next_due().expect("a retry waits");
+            let sent = batches(&mut lane, later).remove(0);
+            assert_eq!(numbers(&sent), [0, 1, 2], "seed {seed}");
+            lane.finished(sent, vec![Verdict::Confirmed; 3], later);
+            assert_eq!(numbers(&batches(&mut lane, later)[0]), [3, 4], "seed {seed}");
+        }
+    }
+
+    #[test]
     fn retries_end() {
         let mut lane = Lane::new(limits(1, 1), policy(), 1);
         lane.enqueue([item(1, 0)]);
@@ -430,6 +471,7 @@ mod tests {
         let (settled, report) = lane.finished(sent, vec![Verdict::Confirmed], NOW);
         assert!(settled.is_empty() && report.confirmed == 0);
         assert_eq!(numbers(&batches(&mut lane, NOW)[0]), [9]);
+        assert!(lane.fenced.is_empty(), "what is over is not remembered for ever");
     }
 
     #[test]

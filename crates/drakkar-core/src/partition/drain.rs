@@ -9,7 +9,7 @@
 
 use super::Partition;
 use super::effect::Effect;
-use super::task::TaskPhase;
+use super::task::{TaskKey, TaskPhase, TaskState};
 use super::window::WindowPhase;
 use drakkar_api::{Offset, RunId, Settlement};
 
@@ -110,10 +110,14 @@ impl Partition {
     }
 
     fn withdraw_beyond(&mut self, frontier: Option<Offset>) {
-        let beyond = self.tasks.iter().filter(|(_, task)| {
+        let beyond = self.tasks.iter_mut().filter(|(_, task)| {
             task.phase == TaskPhase::Waiting && task.offsets.first().copied() > frontier
         });
-        let runs: Vec<_> = beyond.map(|(&key, _)| RunId::new(key)).collect();
+        let withdraw = |(&key, task): (&TaskKey, &mut TaskState)| {
+            task.phase = TaskPhase::Withdrawing;
+            RunId::new(key)
+        };
+        let runs: Vec<_> = beyond.map(withdraw).collect();
         if !runs.is_empty() {
             self.effects.push(Effect::Withdraw(runs));
         }
@@ -142,7 +146,10 @@ impl Partition {
         match self.drain {
             Drain::Active { frontier, given_back, commit_failed } => {
                 let unfinished = self.messages.keys().next().is_some_and(|&o| Some(o) <= frontier);
-                let undecided = self.tasks.values().any(|task| task.phase == TaskPhase::Waiting);
+                let undecided = self
+                    .tasks
+                    .values()
+                    .any(|task| matches!(task.phase, TaskPhase::Waiting | TaskPhase::Withdrawing));
                 if unfinished || undecided {
                     return;
                 }

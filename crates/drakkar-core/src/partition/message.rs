@@ -136,6 +136,12 @@ impl MessageState {
         }
     }
 
+    /// Returns whether it is settled, but was doomed after that.
+    pub(super) fn needs_letter(&self) -> bool {
+        let lettered = matches!(self.end, MessageEnd::DeadLettered | MessageEnd::Dropped);
+        self.phase == MessagePhase::Held && self.fate.is_dead_letter() && !lettered
+    }
+
     /// Returns whether tasks may still be attached to it.
     pub(super) fn takes_tasks(&self) -> bool {
         matches!(self.phase, MessagePhase::Arranging | MessagePhase::Working)

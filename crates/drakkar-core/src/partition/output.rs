@@ -9,7 +9,7 @@ use super::{HookFailure, Partition};
 use crate::config::SendFailurePolicy;
 use drakkar_api::{
     DeliveryAction, DeliveryFailure, DeliveryId, Event, Hook, MessageEnd, Offset, Outputs, Payload,
-    SinkError, Task, WindowId,
+    SinkError, Task, TaskId, WindowId,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,8 +38,10 @@ pub(super) struct Group {
     bytes: usize,
     /// Payloads, or letters about them, that are not settled.
     pending: usize,
-    /// Payloads that the lane gave up, by index.
+    /// Payloads that the lane gave up, by index, with all attempts made for them.
     failed: BTreeMap<u32, (SinkError, u32)>,
+    /// Attempts before the handler asked for more, by index.
+    attempts_before: BTreeMap<u32, u32>,
     handler_retries: u32,
 }
 
@@ -145,19 +147,32 @@ impl Partition {
             });
             self.effects.push(Effect::Deliver { lane, items: items.collect() });
             let pending = payloads.len();
-            let failed = BTreeMap::new();
-            let group = Group { set, lane, payloads, bytes, pending, failed, handler_retries: 0 };
+            let group = Group {
+                set,
+                lane,
+                payloads,
+                bytes,
+                pending,
+                failed: BTreeMap::new(),
+                attempts_before: BTreeMap::new(),
+                handler_retries: 0,
+            };
             self.groups.insert(key, group);
         }
     }
 
     fn on_unroutable(&mut self, origin: &Origin, error: String) {
+        let (window, task) = match origin.owner {
+            Owner::Task(key) => (self.tasks[&key].window, self.tasks[&key].task.id.as_ref()),
+            Owner::Message(offset) => (self.messages[&offset].window, None),
+            Owner::Window(id) => (id, None),
+        };
         self.observer.observe(&Event::HookFailed {
             hook: origin.hook,
             partition: Some(&self.id),
-            window: None,
+            window: Some(window),
             offset: Some(origin.offset),
-            task: None,
+            task: task.map(TaskId::as_str),
             error: &error,
             panicked: false,
         });
@@ -191,7 +206,8 @@ impl Partition {
         let Some(group) = self.groups.get_mut(&key) else { return };
         group.pending -= 1;
         if let ItemEnd::Failed { error, attempts } = end {
-            group.failed.insert(index, (error, attempts));
+            let before = group.attempts_before.get(&index).copied().unwrap_or(0);
+            group.failed.insert(index, (error, before.saturating_add(attempts)));
         }
         if group.pending > 0 {
             return;
@@ -250,7 +266,8 @@ impl Partition {
         });
         let items: Vec<_> = items.collect();
         group.pending = items.len();
-        group.failed.clear();
+        let failed = std::mem::take(&mut group.failed);
+        group.attempts_before.extend(failed.into_iter().map(|(index, (_, tried))| (index, tried)));
         self.effects.push(Effect::Deliver { lane: group.lane, items });
     }
 

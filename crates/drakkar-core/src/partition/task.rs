@@ -46,8 +46,12 @@ pub(super) enum TaskPhase {
     Deciding,
     /// `on_task_complete`, or the delivery of its outputs.
     Completing,
+    /// A drain asked for it back; it may have started meanwhile.
+    Withdrawing,
     /// A drain took it back before it started.
     Withdrawn,
+    /// The executor ended it without being asked: it is closing, and takes nothing any more.
+    Killed,
 }
 
 impl Partition {
@@ -161,10 +165,16 @@ impl Partition {
     pub(super) fn on_task_finished(&mut self, run: RunId, execution: Execution) {
         let key = run.get();
         let Some(state) = self.tasks.get_mut(&key) else { return };
-        if execution.outcome == TaskOutcome::Cancelled && self.drain.is_active() {
-            state.phase = TaskPhase::Withdrawn;
+        if execution.outcome == TaskOutcome::Cancelled {
             state.attempt -= 1;
-            return self.extend_drain();
+            if state.phase == TaskPhase::Withdrawing {
+                state.phase = TaskPhase::Withdrawn;
+                return self.extend_drain();
+            }
+            // Nothing is known of the work, so its messages are not settled: their offsets wait for
+            // the end of the assignment, and the next owner does them again.
+            state.phase = TaskPhase::Killed;
+            return;
         }
         self.on_attempt_ended(key, execution);
     }

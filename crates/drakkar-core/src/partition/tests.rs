@@ -437,8 +437,8 @@ fn weather() -> impl Strategy<Value = Weather> {
     })
 }
 
-// Promise: DL-1, DL-2, WM-1, WM-2, FT-1
 proptest! {
+    // Promise: DL-1, DL-2, WM-1, WM-2, FT-1
     #[test]
     fn everything_is_settled_before_it_is_committed(weather in weather(), rounds in 1_usize..12) {
         let mut world = World::new(weather);
@@ -461,8 +461,8 @@ proptest! {
     }
 }
 
-// Promise: RB-1, WM-1
 proptest! {
+    // Promise: RB-1, WM-1
     #[test]
     fn a_drain_finishes_a_prefix_and_gives_the_rest_back(weather in weather(), steps in 0_u64..200) {
         let mut world = World::new(weather);
@@ -487,8 +487,8 @@ proptest! {
     }
 }
 
-// Promise: RB-1, RB-2
 proptest! {
+    // Promise: RB-1, RB-2
     #[test]
     fn a_lost_partition_is_fenced_and_commits_nothing(weather in weather(), steps in 0_u64..200) {
         let mut world = World::new(weather);
@@ -540,4 +540,33 @@ fn an_expired_drain_commits_what_is_finished() {
     }
     assert_eq!(world.over, Some(false));
     assert_eq!(world.committed, Some(offsets[0].next()));
+}
+
+// Promise: RB-1
+#[test]
+fn an_executor_that_closes_during_a_drain_is_not_asked_again() {
+    let weather = Weather {
+        seed: 1,
+        faults: 0,
+        has_task_hook: false,
+        has_message_hook: false,
+        has_window_hook: false,
+    };
+    let mut world = World::new(weather);
+    world.produce(1);
+    let Some(Open::Arrange(call)) = world.open.pop() else { panic!("a window is arranged") };
+    let offset = call.messages[0].0.offset;
+    let tasks = vec![(Task::for_offset(offset), Priority::default()); 2];
+    let messages = Vec::new();
+    world.handle(Input::Arranged { window: call.window, messages, result: Ok(tasks) });
+    world.handle(Input::TaskStarted { task: RunId::new(1), slot: 0, queue_wait: Duration::ZERO });
+    world.handle(Input::Drain);
+    world.open.clear();
+    for task in [RunId::new(1), RunId::new(2)] {
+        let execution = Execution::without_process(TaskOutcome::Cancelled);
+        world.handle(Input::TaskFinished { task, execution });
+    }
+    assert!(world.open.is_empty(), "nothing is submitted again: {:?}", world.open);
+    world.handle(Input::DrainExpired);
+    assert_eq!((world.over, world.committed), (Some(false), None));
 }

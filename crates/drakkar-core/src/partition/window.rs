@@ -39,7 +39,7 @@ pub(super) enum WindowPhase {
     Working,
     /// `on_window_complete`, or the delivery of its outputs.
     Completing,
-    /// The hook failed; the messages go to the dead letters.
+    /// The hook is done; messages that it doomed go to the dead letters.
     DeadLettering,
 }
 
@@ -141,10 +141,11 @@ impl Partition {
         }
     }
 
-    /// The outputs of the window hook are settled.
+    /// The outputs of the window hook are settled. On the way its messages may have been doomed, by
+    /// an error of `on_delivery_error`.
     pub(super) fn window_outputs_done(&mut self, id: WindowId) {
         self.busy_messages -= 1;
-        self.finish_window(id);
+        self.letter_doomed(id);
     }
 
     /// There is no window hook: nothing is held for one any more.
@@ -168,17 +169,22 @@ impl Partition {
     /// not in the dead letters goes there.
     pub(super) fn dead_letter_window(&mut self, id: WindowId, fate: &Fate) {
         self.busy_messages -= 1;
+        for offset in self.windows[&id].messages.clone() {
+            self.doom(offset, fate.clone());
+        }
+        self.letter_doomed(id);
+    }
+
+    /// Sends the doomed messages of a window to the dead letters, then finishes it.
+    fn letter_doomed(&mut self, id: WindowId) {
         let window = self.windows.get_mut(&id).expect("its hook was called");
         window.phase = WindowPhase::DeadLettering;
-        let offsets = window.messages.clone();
-        for offset in offsets {
-            let message = self.messages.get_mut(&offset).expect("held for its window");
-            if message.fate.is_dead_letter() {
-                continue;
-            }
-            message.fate = fate.clone();
-            self.busy_messages += 1;
-            self.windows.get_mut(&id).expect("found above").open_messages += 1;
+        let needs_letter =
+            |offset: &Offset| self.messages.get(offset).is_some_and(MessageState::needs_letter);
+        let doomed: Vec<_> = window.messages.iter().copied().filter(needs_letter).collect();
+        window.open_messages += doomed.len();
+        self.busy_messages += doomed.len();
+        for offset in doomed {
             self.dead_letter_message(offset);
         }
         self.check_window(id);

@@ -152,6 +152,37 @@ fn a_listener_may_call_the_pool() {
     assert_outcome(&recorder.wait_finished(2), &TaskOutcome::Success);
 }
 
+/// How often this thread has gone to sleep.
+fn times_slept() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.and_then(|count| count.trim().parse().ok()).expect("a number")
+}
+
+/// However a task spends its time, its slot sleeps until there is something to do.
+#[test]
+fn a_slot_does_not_wake_for_nothing() {
+    let pool = pool(|_| {});
+    for script in ["sleep 1", "exec >&- 2>&-; sleep 1", "exec <&-; sleep 1"] {
+        let recorder = Recorder::new();
+        let before = Arc::new(Mutex::new(0));
+        let (at_start, at_end) = (Arc::clone(&before), Arc::clone(&before));
+        let teller = Arc::clone(&recorder);
+        let listener = Acting {
+            started: move || *at_start.lock().expect("no panic") = times_slept(),
+            finished: move |execution| {
+                let mut count = at_end.lock().expect("no panic");
+                *count = times_slept() - *count;
+                teller.finished(RunId::new(1), execution);
+            },
+        };
+        pool.submit(run_with(1, 1, sh(script).stdin(vec![b'x'; 1 << 20]), listener));
+        assert_outcome(&recorder.wait_finished(1), &TaskOutcome::Success);
+        let slept = *before.lock().expect("no panic");
+        assert!(slept < 40, "it woke {slept} times for {script:?}");
+    }
+}
+
 #[test]
 fn a_listener_that_panics_costs_nobody_a_slot() {
     let pool = pool(|_| {});

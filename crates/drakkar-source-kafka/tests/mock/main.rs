@@ -1,4 +1,9 @@
 //! The source against a mock cluster.
 
+mod commit;
+mod end;
 mod flow;
+mod idle;
+mod rebalance;
+mod start;
 mod support;

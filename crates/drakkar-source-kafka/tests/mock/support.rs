@@ -5,7 +5,7 @@ use drakkar_api::{
     SourceError, SourceEvents, SourceMessage, WorkerId,
 };
 use drakkar_kafka::ClientSection;
-use drakkar_mock_kafka::MockKafka;
+use drakkar_mock_kafka::{ApiKey, MockKafka};
 use drakkar_source_kafka::{KafkaSource, SourceConfig};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
@@ -26,8 +26,8 @@ pub(crate) const PLENTY: Credit = Credit { messages: 1_000_000, bytes: 1 << 40 }
 pub(crate) enum Told {
     Assigned(Vec<Assignment>),
     Revoked(Vec<Epoch>),
-    /// The revoke of these was answered.
-    Answered(Vec<Epoch>),
+    /// A revoke was answered.
+    Answered,
     Lost(Vec<Epoch>),
     Messages(Epoch, Vec<SourceMessage>, Instant),
     Committed(Epoch, Result<CommitOffset, SourceError>),
@@ -51,8 +51,9 @@ pub(crate) struct Recorder {
 
 #[derive(Default)]
 struct State {
+    is_stalled: bool,
     told: Vec<Told>,
-    kept: Vec<(Vec<Epoch>, Reply<()>)>,
+    kept: Vec<Reply<()>>,
     polled: usize,
 }
 
@@ -129,11 +130,17 @@ impl Recorder {
         })
     }
 
+    /// Lets the source's thread hang when it hands messages over, until it is told otherwise.
+    pub(crate) fn set_stalled(&self, is_stalled: bool) {
+        self.lock().is_stalled = is_stalled;
+        self.changed.notify_all();
+    }
+
     /// Answers the revokes that were kept.
     pub(crate) fn answer_kept(&self) {
         let kept = std::mem::take(&mut self.lock().kept);
-        for (epochs, reply) in kept {
-            self.note(Told::Answered(epochs));
+        for reply in kept {
+            self.note(Told::Answered);
             reply.send(());
         }
     }
@@ -159,8 +166,8 @@ impl SourceEvents for Recorder {
     }
 
     fn revoked(&self, epochs: Vec<Epoch>, drained: Reply<()>) {
-        self.note(Told::Revoked(epochs.clone()));
-        self.lock().kept.push((epochs, drained));
+        self.note(Told::Revoked(epochs));
+        self.lock().kept.push(drained);
         if self.on_revoke == OnRevoke::Answer {
             self.answer_kept();
         }
@@ -172,6 +179,8 @@ impl SourceEvents for Recorder {
 
     fn messages(&self, epoch: Epoch, messages: Vec<SourceMessage>) {
         self.note(Told::Messages(epoch, messages, Instant::now()));
+        let stalled = self.changed.wait_while(self.lock(), |state| state.is_stalled);
+        drop(stalled.unwrap_or_else(PoisonError::into_inner));
     }
 
     fn committed(&self, epoch: Epoch, result: Result<CommitOffset, SourceError>) {
@@ -250,7 +259,7 @@ pub(crate) fn check_contract(told: &[Told]) {
                     ended.push(*epoch);
                 }
             }
-            Told::Answered(_) | Told::Committed(..) | Told::Trouble(_) | Told::Ended(_) => {}
+            Told::Answered | Told::Committed(..) | Told::Trouble(_) | Told::Ended(_) => {}
         }
     }
 }
@@ -285,6 +294,20 @@ impl World {
     pub(crate) fn send(&self, record: BaseRecord<'_, str, str>) {
         self.producer.send(record).map_err(|(error, _)| error).expect("queued");
         self.producer.flush(PATIENCE).expect("delivered");
+    }
+
+    /// Waits until that many requests of a kind have arrived at the broker since the record began.
+    pub(crate) fn wait_for_requests(&self, kind: ApiKey, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.count_requests(kind) < count {
+            assert!(Instant::now() < deadline, "no {count} requests of {kind:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    pub(crate) fn count_requests(&self, kind: ApiKey) -> usize {
+        let recorded = self.kafka.recorded_requests();
+        recorded.iter().filter(|request| request.api_key == i16::from(kind)).count()
     }
 
     /// Makes a source that is not started, with short times.

@@ -54,6 +54,15 @@ pub(crate) struct LogGuard {
     queue: Option<Arc<LineQueue>>,
 }
 
+impl LogGuard {
+    /// Writes out what is queued, waiting `limit` at most; nothing more is waited for later.
+    pub(crate) fn flush_within(mut self, limit: std::time::Duration) {
+        if let Some(queue) = self.queue.take() {
+            queue.flush(limit);
+        }
+    }
+}
+
 impl Drop for LogGuard {
     fn drop(&mut self) {
         if let Some(queue) = &self.queue {

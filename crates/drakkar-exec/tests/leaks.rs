@@ -1,0 +1,85 @@
+//! Nothing is left behind: no process, no descriptor, no thread. A process of its own, because it
+//! counts what the whole process has.
+
+use drakkar_api::{Executor, Task};
+use drakkar_exec::{PoolSection, ProcessPool};
+use std::fs;
+use std::time::{Duration, Instant};
+
+const TASKS: usize = 3000;
+
+/// The processes whose parent we are, zombies included.
+fn children() -> Vec<String> {
+    let us = std::process::id().to_string();
+    let entries = fs::read_dir("/proc").expect("Linux").flatten();
+    let stats = entries.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    // State and parent follow the name, which may hold anything.
+    stats.filter(|stat| parent_of(stat) == Some(us.as_str())).collect()
+}
+
+fn parent_of(stat: &str) -> Option<&str> {
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)
+}
+
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").expect("Linux").count()
+}
+
+fn threads_of_pools() -> usize {
+    let tasks = fs::read_dir("/proc/self/task").expect("Linux").flatten();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("drakkar-")).count()
+}
+
+fn eventually_zero(what: &str, mut count: impl FnMut() -> usize) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while count() > 0 {
+        assert!(Instant::now() < deadline, "{what} are left");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn thousands_of_tasks_leave_nothing_behind() {
+    // The counting can fail: it sees this child, which is a zombie until it is waited for.
+    let mut counted = std::process::Command::new("/bin/true").spawn().expect("it starts");
+    assert_eq!(children().len(), 1);
+    counted.wait().expect("it ends");
+    assert_eq!(children().len(), 0);
+
+    let descriptors_before = descriptors();
+    let section = PoolSection { max_executors: 4, ..PoolSection::default() };
+    let pool = ProcessPool::start(section.validate().expect("valid")).expect("it starts");
+    // A thread names itself as its first act.
+    eventually_zero("unnamed threads", || 5 - threads_of_pools());
+    let descriptors_open = descriptors();
+    let tasks = |index: usize| match index % 10 {
+        0 => Task::default().binary("/bin/cat").stdin("x"),
+        1 => Task::default().binary("/no/such/program"),
+        2 => Task::default().binary("/bin/sh").args(["-c", "sleep 1000 & echo $!"]),
+        3 => Task::default().binary("sleep").arg("1000").timeout(Duration::ZERO),
+        _ => Task::default().binary("/bin/true"),
+    };
+    // Those that have to wait for a drain are few, so that the test is quick.
+    let kind = |index: usize| {
+        if index % 300 == 2 {
+            2
+        } else if index % 10 == 2 {
+            4
+        } else {
+            index
+        }
+    };
+    let running: Vec<_> = (0..TASKS).map(|index| pool.run(tasks(kind(index)))).collect();
+    let ended = running.into_iter().map(drakkar_exec::Running::wait).count();
+    assert_eq!(ended, TASKS);
+    // No grace was needed anywhere: all children are reaped by the time their end is told.
+    assert_eq!(children(), Vec::<String>::new());
+    assert_eq!(descriptors(), descriptors_open);
+    assert_eq!(pool.slots().waiting, 0);
+
+    drop(pool);
+    // The reaper's thread is not joined, so it and what it holds may take a moment.
+    eventually_zero("threads", threads_of_pools);
+    eventually_zero("descriptors", || descriptors().saturating_sub(descriptors_before));
+}

@@ -1,0 +1,163 @@
+//! Commits, and what a restart reads.
+
+use crate::support::{Member, OnRevoke, PLENTY, Told, World, numbers, values};
+use drakkar_api::{CommitOffset, Epoch, PartitionId, Source, SourceErrorKind};
+use drakkar_mock_kafka::{ApiKey, Broker, BrokerError};
+use std::time::{Duration, Instant};
+
+fn only(held: &std::collections::BTreeMap<PartitionId, Epoch>) -> (PartitionId, Epoch) {
+    let (partition, epoch) = held.iter().next().expect("one");
+    (partition.clone(), *epoch)
+}
+
+// Promise: DL-1
+#[test]
+fn a_restart_goes_on_exactly_where_the_commit_says() {
+    let world = World::new(1);
+    world.produce(0, numbers(0..100));
+    let first = world.start(OnRevoke::Answer);
+    let (partition, epoch) = only(&first.take(1, PLENTY));
+    first.engine.wait_for_messages(100);
+    first.commit(epoch, &partition, CommitOffset::new(42));
+    assert_eq!(first.engine.wait_for_commit(epoch, 0), Ok(CommitOffset::new(42)));
+    first.close();
+    let second = world.start(OnRevoke::Answer);
+    second.take(1, PLENTY);
+    assert_eq!(values(&second.engine.wait_for_messages(58)), numbers(42..100));
+    second.close();
+}
+
+#[test]
+fn nothing_is_committed_that_nobody_asked_for() {
+    let world = World::new(1);
+    world.produce(0, numbers(0..10));
+    let first = world.start(OnRevoke::Answer);
+    first.take(1, PLENTY);
+    first.engine.wait_for_messages(10);
+    first.close();
+    let second = world.start(OnRevoke::Answer);
+    second.take(1, PLENTY);
+    assert_eq!(values(&second.engine.wait_for_messages(10)), numbers(0..10));
+    second.close();
+}
+
+#[test]
+fn commits_of_many_partitions_share_calls() {
+    let world = World::new(32);
+    for partition in 0..32 {
+        world.produce(partition, numbers(0..1));
+    }
+    let member = world.start(OnRevoke::Answer);
+    let held = member.engine.wait_for_assigned(32);
+    world.kafka.record_requests();
+    for (partition, epoch) in &held {
+        member.commit(*epoch, partition, CommitOffset::new(1));
+    }
+    for epoch in held.values() {
+        assert_eq!(member.engine.wait_for_commit(*epoch, 0), Ok(CommitOffset::new(1)));
+    }
+    let calls = world.count_requests(ApiKey::OffsetCommit);
+    assert!(calls < 32, "{calls} calls");
+    member.close();
+}
+
+// Promise: WM-2
+#[test]
+fn a_second_commit_of_a_partition_waits_its_turn_or_is_refused() {
+    let world = World::new(1);
+    world.produce(0, numbers(0..10));
+    let member = world.start(OnRevoke::Answer);
+    let (partition, epoch) = only(&member.engine.wait_for_assigned(1));
+    for _ in 0..20 {
+        member.commit(epoch, &partition, CommitOffset::new(3));
+    }
+    let answers: Vec<_> = (0..20).map(|nth| member.engine.wait_for_commit(epoch, nth)).collect();
+    assert!(answers.iter().any(Result::is_ok), "{answers:?}");
+    let refused = answers.iter().filter_map(|answer| answer.as_ref().err());
+    assert!(refused.clone().all(|error| error.kind() == SourceErrorKind::Commit), "{answers:?}");
+    member.close();
+}
+
+#[test]
+fn a_commit_that_fails_is_answered_and_the_next_one_succeeds() {
+    let world = World::new(1);
+    world.produce(0, numbers(0..10));
+    let member = world.start(OnRevoke::Answer);
+    let (partition, epoch) = only(&member.engine.wait_for_assigned(1));
+    let rebalancing = BrokerError::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS;
+    world.kafka.push_request_errors(ApiKey::OffsetCommit, &[rebalancing]);
+    member.commit(epoch, &partition, CommitOffset::new(3));
+    let error = member.engine.wait_for_commit(epoch, 0).expect_err("injected");
+    assert_eq!(error.kind(), SourceErrorKind::Commit);
+    member.commit(epoch, &partition, CommitOffset::new(4));
+    assert_eq!(member.engine.wait_for_commit(epoch, 1), Ok(CommitOffset::new(4)));
+    member.close();
+}
+
+#[test]
+fn one_partition_does_not_fail_the_commits_of_the_others() {
+    let world = World::new(4);
+    let member = world.start(OnRevoke::Answer);
+    let held = member.engine.wait_for_assigned(4);
+    let mut rest = held.iter();
+    let first = rest.next().expect("one");
+    // While the answer to the first one travels, the others gather for one call.
+    world.kafka.set_round_trip_time(Broker::All, Duration::from_millis(300)).expect("set");
+    world.kafka.record_requests();
+    member.commit(*first.1, first.0, CommitOffset::new(1));
+    world.wait_for_requests(ApiKey::OffsetCommit, 1);
+    // That call fails, and then one of the three that follow.
+    let too_large = BrokerError::RD_KAFKA_RESP_ERR_OFFSET_METADATA_TOO_LARGE;
+    world.kafka.push_request_errors(ApiKey::OffsetCommit, &[too_large, too_large]);
+    for (partition, epoch) in rest.clone() {
+        member.commit(*epoch, partition, CommitOffset::new(1));
+    }
+    let answers: Vec<_> = rest.map(|(_, epoch)| member.engine.wait_for_commit(*epoch, 0)).collect();
+    assert_eq!(answers.iter().filter(|answer| answer.is_err()).count(), 1, "{answers:?}");
+    assert_eq!(member.engine.wait_for_commit(*first.1, 0), Ok(CommitOffset::new(1)));
+    assert_eq!(world.count_requests(ApiKey::OffsetCommit), 5);
+    member.close();
+}
+
+// Promise: RB-2
+#[test]
+fn a_commit_under_an_old_epoch_never_reaches_the_broker() {
+    let world = World::new(1);
+    world.produce(0, numbers(0..10));
+    let member = world.start(OnRevoke::Answer);
+    let (partition, epoch) = only(&member.take(1, PLENTY));
+    member.engine.wait_for_messages(10);
+    member.close();
+    world.kafka.record_requests();
+    member.commit(epoch, &partition, CommitOffset::new(9));
+    let error = member.engine.wait_for_commit(epoch, 0).expect_err("ended");
+    assert_eq!(error.kind(), SourceErrorKind::Fenced);
+    assert_eq!(world.count_requests(ApiKey::OffsetCommit), 0);
+}
+
+// Promise: RB-1
+#[test]
+fn a_commit_completes_while_the_revoke_waits() {
+    let world = World::new(1);
+    world.produce(0, numbers(0..100));
+    let member = world.start(OnRevoke::Keep);
+    let (partition, epoch) = only(&member.take(1, PLENTY));
+    member.engine.wait_for_messages(100);
+    member.source.close();
+    member.engine.wait_for("revoke", |told| {
+        told.iter().any(|told| matches!(told, Told::Revoked(_))).then_some(())
+    });
+    // The source's thread is inside the callback now, and stays there.
+    let asked = Instant::now();
+    for (nth, offset) in [40, 41, 42].into_iter().enumerate() {
+        member.commit(epoch, &partition, CommitOffset::new(offset));
+        assert_eq!(member.engine.wait_for_commit(epoch, nth), Ok(CommitOffset::new(offset)));
+    }
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    member.engine.answer_kept();
+    member.close();
+    let second = Member::start(world.source(|_| {}), OnRevoke::Answer);
+    second.take(1, PLENTY);
+    assert_eq!(values(&second.engine.wait_for_messages(58)), numbers(42..100));
+    second.close();
+}
