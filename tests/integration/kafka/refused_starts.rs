@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use drakkar_integration::{Pipeline, WorkerCommand, closed_port};
 
 /// The connection is tried for 30 s by default; the rest is for a busy machine.
@@ -11,11 +11,14 @@ const REFUSAL: Duration = Duration::from_secs(45);
 /// The documented exit code of a worker that could not reach what it needs.
 const EXIT_UNAVAILABLE: i32 = 3;
 
-fn check_refused(worker: WorkerCommand, reason: &str) -> Result<()> {
+fn check_refused(worker: WorkerCommand, culprit: &str) -> Result<()> {
     let mut worker = worker.spawn()?;
     let status = worker.wait_exit(REFUSAL)?;
     ensure!(status.code() == Some(EXIT_UNAVAILABLE), "it ended with {status}");
-    ensure!(worker.log()?.contains(reason), "its log does not name {reason}");
+    let log = worker.log()?;
+    // Above it are log lines, which name much that is not at fault.
+    let (_, last_words) = log.split_once("\ndrakkar: ").context("it did not say why it ended")?;
+    ensure!(last_words.contains(culprit), "it does not name {culprit}: {last_words}");
     Ok(())
 }
 

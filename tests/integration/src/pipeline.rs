@@ -33,6 +33,7 @@ pub struct Pipeline {
     broker: Broker,
     source: String,
     sink: String,
+    dead_letters: String,
     group: String,
     fanout: u64,
     sink_ends: Ends,
@@ -61,8 +62,11 @@ impl Pipeline {
         let broker = Broker::new(environment.clone());
         let name = unique_name()?;
         let (source, sink) = (format!("{name}-source"), format!("{name}-sink"));
-        broker.create_topic(&source)?;
-        broker.create_topic(&sink)?;
+        // The name that a worker uses by default.
+        let dead_letters = format!("{source}_dlq");
+        for topic in [&source, &sink, &dead_letters] {
+            broker.create_topic(topic)?;
+        }
         let watch = CommitWatch::start(&broker, &name, &source)?;
         Ok(Self {
             sink_ends: broker.ends(&sink)?,
@@ -74,6 +78,7 @@ impl Pipeline {
             broker,
             source,
             sink,
+            dead_letters,
             fanout,
         })
     }
@@ -228,7 +233,7 @@ impl Pipeline {
     }
 
     /// Closes the books after the last worker has ended: everything is committed, no commit ever
-    /// went back, every task succeeded.
+    /// went back, every task succeeded, nothing was dead-lettered.
     ///
     /// # Errors
     ///
@@ -243,6 +248,8 @@ impl Pipeline {
             replayed == committed,
             "the log of commits ends at {replayed:?}, not {committed:?}"
         );
+        let dead = self.broker.ends(&self.dead_letters)?.count()?;
+        ensure!(dead == 0, "{dead} dead letters were written");
         ensure!(ledger.exit_codes().iter().eq(&[0]), "tasks ended with {:?}", ledger.exit_codes());
         Ok(Books { account: ledger.account(load), ledger })
     }
@@ -257,7 +264,7 @@ impl fmt::Debug for Pipeline {
 impl Drop for Pipeline {
     fn drop(&mut self) {
         // A failed test has already said what is wrong; a topic that stays harms nobody.
-        self.broker.delete_topics(&[&self.source, &self.sink]).ok();
+        self.broker.delete_topics(&[&self.source, &self.sink, &self.dead_letters]).ok();
     }
 }
 
