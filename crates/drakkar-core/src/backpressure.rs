@@ -3,8 +3,11 @@
 //!
 //! A pure state machine with two dimensions, a count and bytes. The count is queued messages plus
 //! unsettled tasks plus messages in their final hooks and deliveries; the bytes are those of
-//! messages, captured outputs and payloads that are held. The flow closes when either reaches its
-//! `pause_at` and opens when both are at or below their `resume_at`.
+//! messages, inputs of tasks, captured outputs and payloads that are held. The flow closes when
+//! either reaches its `pause_at` and opens when both are at or below their `resume_at`.
+//!
+//! Messages that wait in a partition which has reached its own limits are left out of the count:
+//! its buffer bounds them, and it must not stop the others.
 
 use drakkar_api::Flow;
 

@@ -30,7 +30,8 @@ pub(crate) struct CommitSchedule {
     policy: CommitPolicy,
     committed: Option<CommitOffset>,
     in_flight: Option<CommitOffset>,
-    /// Offsets that finished since the newest commit was asked for.
+    /// Offsets that finished since the newest commit was asked for, also those that wait for an
+    /// earlier one.
     gathered: usize,
     /// When the next commit is due, if there is something to commit.
     due: Option<Instant>,
@@ -64,7 +65,6 @@ impl CommitSchedule {
         let Some(position) = position.filter(|&position| Some(position) > self.committed) else {
             // What finished lies beyond an unfinished offset; that one's end will be heard.
             self.due = None;
-            self.gathered = 0;
             return None;
         };
         let due = self.forced
@@ -158,6 +158,13 @@ mod tests {
         assert_eq!(schedule.next_due(), None, "or its driver would spin");
         schedule.finished(at(600));
         assert_eq!(schedule.poll(position(2), at(1100)), position(2));
+        schedule.confirmed();
+        for _ in 0..299 {
+            schedule.finished(at(2000));
+            assert_eq!(schedule.poll(position(2), at(2000)), None);
+        }
+        schedule.finished(at(9000));
+        assert_eq!(schedule.poll(position(302), at(9000)), position(302), "300 have gathered");
     }
 
     // Promise: WM-2

@@ -208,11 +208,10 @@ impl Driver {
 
     /// Tells the machine what time alone has made due.
     fn keep_time(&mut self, now: Instant) -> Option<End> {
-        if self.machine.next_due().is_some_and(|due| due <= now) {
-            let effects = self.machine.handle(Input::Tick, now);
-            if let Some(end) = self.perform(effects) {
-                return Some(end);
-            }
+        if self.machine.next_due().is_some_and(|due| due <= now)
+            && let Some(end) = self.handle(Input::Tick, now)
+        {
+            return Some(end);
         }
         let drain = self.drain.as_mut().filter(|drain| drain.due <= now)?;
         if drain.expired {
@@ -220,8 +219,7 @@ impl Driver {
         }
         drain.expired = true;
         drain.due = now + COMMIT_GRACE;
-        let effects = self.machine.handle(Input::DrainExpired, now);
-        self.perform(effects)
+        self.handle(Input::DrainExpired, now)
     }
 
     fn on_mail(&mut self, mail: Mail, now: Instant) -> Option<End> {
@@ -237,17 +235,22 @@ impl Driver {
                 Input::Drain
             }
         };
-        let arrived = match &input {
-            Input::Messages(messages) => arrived_load(messages),
-            _ => Load::default(),
-        };
+        if let Input::Messages(messages) = &input {
+            // They count already; from here on it is this partition that answers for them.
+            let arrived = arrived_load(messages);
+            self.load.count += arrived.count;
+            self.load.bytes += arrived.bytes;
+        }
         let lost = matches!(input, Input::Lost);
+        self.handle(input, now).map(|end| if lost { End::Lost } else { end })
+    }
+
+    /// Lets the machine decide, performs that, and tells the gate what it did to the load.
+    fn handle(&mut self, input: Input, now: Instant) -> Option<End> {
         let effects = self.machine.handle(input, now);
-        let end = self.perform(effects).map(|end| if lost { End::Lost } else { end });
-        let before =
-            Load { count: self.load.count + arrived.count, bytes: self.load.bytes + arrived.bytes };
-        self.load = self.machine.load();
-        self.shared.change_load(before, self.load);
+        let end = self.perform(effects);
+        let load = self.machine.load();
+        self.shared.change_load(std::mem::replace(&mut self.load, load), load);
         end
     }
 

@@ -3,7 +3,7 @@
 
 use drakkar_api::{
     Batch, BatchItem, BatchLimits, CompletedWindow, Context, DecodeError, DeliveryAction,
-    DeliveryFailure, DeliveryId, ErrorAction, Handler, HookError, HookResult, Message,
+    DeliveryFailure, DeliveryId, ErrorAction, Handler, Hook, HookError, HookResult, Message,
     MessageGroup, Outputs, ParsedPayload, PartitionId, Payload, PendingTasks, Priority, Sink,
     SinkError, SinkErrorKind, SinkId, SinkPayload, SourceMessage, Task, TaskFailure, TaskOutput,
     Verdict, Window, WindowId,
@@ -11,6 +11,7 @@ use drakkar_api::{
 use futures_util::future::BoxFuture;
 use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +68,8 @@ pub(crate) struct AnyCompletedWindow {
 
 /// A [`Handler`] without its input type.
 pub(crate) trait DynHandler: Send + Sync {
-    fn decode(&self, source: SourceMessage) -> AnyMessage;
+    /// Decodes and labels a message; a panic comes back with the name of its hook.
+    fn decode(&self, source: SourceMessage) -> Result<AnyMessage, (Hook, HookError)>;
     fn arrange(
         self: Arc<Self>,
         id: WindowId,
@@ -116,16 +118,18 @@ pub(crate) trait DynHandler: Send + Sync {
 }
 
 impl<H: Handler> DynHandler for H {
-    fn decode(&self, source: SourceMessage) -> AnyMessage {
+    fn decode(&self, source: SourceMessage) -> Result<AnyMessage, (Hook, HookError)> {
         let payload = match &source.value {
             None => ParsedPayload::Tombstone,
-            Some(_) => Handler::decode(self, &source)
+            Some(_) => guard(|| Handler::decode(self, &source))
+                .map_err(|error| (Hook::Decode, error))?
                 .map_or_else(ParsedPayload::Invalid, ParsedPayload::Decoded),
         };
         let mut message = Message::new(source, payload);
-        let label = self.message_label(&message);
+        let label =
+            guard(|| self.message_label(&message)).map_err(|error| (Hook::MessageLabel, error))?;
         message.set_label(label);
-        AnyMessage::new(message)
+        Ok(AnyMessage::new(message))
     }
 
     fn arrange(
@@ -319,6 +323,11 @@ impl<S: Sink> DynSink for S {
         S::Payload::from_payload(payload)
             .is_some_and(|payload| Sink::repeat_is_harmless(self, payload))
     }
+}
+
+/// Calls synchronous user code and turns its panic into an error.
+pub(crate) fn guard<T>(call: impl FnOnce() -> T) -> Result<T, HookError> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panic_text(panic.as_ref()))
 }
 
 /// Turns what a panic carried into text.

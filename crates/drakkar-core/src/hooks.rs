@@ -1,7 +1,7 @@
 //! The boundary to user code: calls hooks, times them, and turns an error and a panic into the same.
 
 use crate::config::ParsePolicy;
-use crate::erased::{AnyMessage, panic_text};
+use crate::erased::{AnyMessage, guard, panic_text};
 use crate::partition::{ArrangeCall, HookAnswer, HookCall, HookFailure, Input};
 use crate::shared::Shared;
 use drakkar_api::{
@@ -11,7 +11,7 @@ use drakkar_api::{
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 /// Where a call belongs, for events.
@@ -36,13 +36,13 @@ pub(crate) async fn run_arrange(
         let offset = source.offset;
         let message = match typed {
             Some(typed) => Ok(typed),
-            None => guard(|| shared.handler.decode(source)),
+            None => shared.handler.decode(source),
         };
         match message {
             Ok(message) => decoded.push((offset, message)),
-            Err(error) => {
+            Err((hook, error)) => {
                 let place = Place { offset: Some(offset), ..place };
-                let failure = report(&shared, Hook::Decode, place, error, true);
+                let failure = report(&shared, hook, place, error, true);
                 return Input::Arranged { window, messages: decoded, result: Err(failure) };
             }
         }
@@ -164,11 +164,6 @@ fn priorities(
         .map(ask)
         .collect::<Result<_, _>>()
         .map_err(|error| report(shared, Hook::TaskPriority, place, error, true))
-}
-
-/// Calls synchronous user code and turns its panic into an error.
-fn guard<T>(call: impl FnOnce() -> T) -> Result<T, HookError> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panic_text(panic.as_ref()))
 }
 
 fn report(

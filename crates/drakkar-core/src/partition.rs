@@ -86,8 +86,9 @@ pub(crate) struct Partition {
 
     /// Messages that are neither queued nor wait for tasks: arranging, completing, dead-lettering.
     busy_messages: usize,
-    /// Bytes of registered messages, captured outputs and undelivered payloads.
+    /// Bytes of registered messages, inputs of tasks, captured outputs and undelivered payloads.
     held_bytes: usize,
+    stall_reported: bool,
     hooks: HookPresence,
     drain: Drain,
 }
@@ -147,6 +148,7 @@ impl Partition {
             timers: BTreeMap::new(),
             busy_messages: 0,
             held_bytes: 0,
+            stall_reported: false,
             hooks,
             drain: Drain::default(),
         }
@@ -192,6 +194,7 @@ impl Partition {
     /// Does what has become possible: the next window, a commit, more credit, the end of a drain.
     fn advance(&mut self) {
         self.form_window();
+        self.report_stall();
         if let Some(position) = self.commit.poll(self.watermark.position(), self.now) {
             self.effects.push(Effect::Commit(position));
         }
@@ -205,12 +208,44 @@ impl Partition {
         [timer, self.commit.next_due()].into_iter().flatten().min()
     }
 
-    /// Returns what this partition contributes to backpressure.
+    /// Returns what this partition contributes to backpressure. Messages that wait while no window
+    /// may be formed do not count: the buffer bounds them, and one partition that cannot go on must
+    /// not stop the others.
     pub(crate) fn load(&self) -> Load {
+        let queued = if self.may_open_window() { self.queue.len() } else { 0 };
         Load {
-            count: self.queue.len() + self.tasks.len() + self.busy_messages,
+            count: queued + self.tasks.len() + self.busy_messages,
             bytes: self.queued_bytes + self.held_bytes,
         }
+    }
+
+    /// Returns whether the limits of this partition permit one more window.
+    fn may_open_window(&self) -> bool {
+        self.windows.len() < self.config.open_windows_max
+            && self.watermark.ahead() < self.config.ahead_max
+    }
+
+    /// Says, once, that the partition is read as far beyond its oldest unfinished offset as it may
+    /// be, and that most of what was read is finished and only waits for that one. It may be said
+    /// again when half of the distance was made good.
+    fn report_stall(&mut self) {
+        let ahead = self.watermark.ahead();
+        if ahead <= self.config.ahead_max / 2 {
+            self.stall_reported = false;
+        }
+        let Some(offset) = self.watermark.blocking() else { return };
+        let finished = ahead - self.watermark.unfinished();
+        let stalled = ahead >= self.config.ahead_max && finished * 2 >= ahead;
+        if !stalled || self.stall_reported || self.drain.is_active() {
+            return;
+        }
+        self.stall_reported = true;
+        let reason = format!(
+            "stalled: offset {offset} is unfinished, {finished} later ones are finished and wait \
+             for it (kafka.max_ahead_offsets)"
+        );
+        let partition = &self.id;
+        self.observer.observe(&Event::PartitionFailed { partition, reason: &reason });
     }
 
     /// Returns the hooks that are known to be missing.

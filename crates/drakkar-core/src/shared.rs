@@ -138,19 +138,18 @@ impl Shared {
     }
 
     /// Replaces one contribution to the load by another; closes or opens the flow if need be. The
-    /// gate stays locked while the source is told, so that two changes cannot arrive swapped.
+    /// gate stays locked while source and observer are told, so that two changes cannot arrive
+    /// swapped.
     pub(crate) fn change_load(&self, before: Load, after: Load) {
         if before == after {
             return;
         }
         let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(flow) = gate.update(before, after) else { return };
-        let load = gate.load().count;
         if !self.is_closing() {
             self.source.set_flow(flow);
         }
-        drop(gate);
-        let active = flow == Flow::Closed;
+        let (active, load) = (flow == Flow::Closed, gate.load().count);
         self.observer.observe(&Event::Backpressure { active, load });
     }
 

@@ -274,7 +274,7 @@ impl<'a> Child<'a> {
             && error != Errno::INTR
         {
             // Out of memory, say. Nothing here blocks, so all can be tried, but not in a hurry.
-            std::thread::sleep(pause.min(Duration::from_millis(10)));
+            std::thread::park_timeout(pause.min(Duration::from_millis(10)));
             return News::everything();
         }
         let [bell, leader, stdin, stdout, stderr] = entries.map(|entry| entry.revents());

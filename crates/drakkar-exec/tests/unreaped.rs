@@ -81,7 +81,7 @@ fn state(pid: u32) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
-// Promise: EX-1
+/// Shows EX-1, in a process of its own because it traces its children.
 fn a_child_that_cannot_be_reaped_is_reaped_later() {
     let pool = pool();
     let limit = Duration::from_secs(2);

@@ -12,11 +12,10 @@
 //! - Secrets are never shown: not in an error, not in `Debug`, not serialised.
 //!
 //! This crate knows nothing of messages, groups or deliveries.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod capabilities;
 mod config;
-mod delivery;
 mod error;
 pub mod options;
 mod security;
@@ -24,7 +23,6 @@ mod settings;
 
 pub use capabilities::Capabilities;
 pub use config::{ClientSection, FIELDS};
-pub use delivery::{Persistence, persistence};
 pub use error::{ErrorClass, classify};
 pub use security::{Mechanism, OauthbearerSection, Protocol, SECURITY, SecuritySection};
 pub use settings::{ClientSettings, ProducerOptions};

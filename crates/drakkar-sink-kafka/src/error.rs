@@ -1,75 +1,127 @@
-//! From librdkafka's errors to verdicts.
+//! How librdkafka's errors become verdicts.
 
+use crate::report::{Persistence, Report};
 use drakkar_api::{SinkError, SinkErrorKind, Verdict};
-use drakkar_kafka::{ErrorClass, Persistence, classify};
+use drakkar_kafka::{ErrorClass, classify};
 use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode as Code;
 
-/// Sorts an error and says whether trying again can help.
-pub(crate) fn sink_error(error: &KafkaError) -> SinkError {
-    let class = error.rdkafka_error_code().map_or(ErrorClass::Other, classify);
-    let kind = match class {
-        ErrorClass::Connection => SinkErrorKind::Connection,
-        ErrorClass::Timeout => SinkErrorKind::Timeout,
-        ErrorClass::Authentication | ErrorClass::Authorization => SinkErrorKind::Authentication,
-        ErrorClass::TooLarge => SinkErrorKind::TooLarge,
-        ErrorClass::UnknownTopic => SinkErrorKind::NoTarget,
-        ErrorClass::Exhausted => SinkErrorKind::Exhausted,
-        ErrorClass::Invalid => SinkErrorKind::Invalid,
-        ErrorClass::Fatal => SinkErrorKind::Internal,
-        _ => SinkErrorKind::Other,
+/// Classifies a record by its report. `one_by_one` says that each request carries one record.
+pub(crate) fn verdict(topic: &str, report: Report, one_by_one: bool) -> Verdict {
+    let (code, persistence, is_own_fault) = match report {
+        Report::Delivered => return Verdict::Confirmed,
+        Report::Refused(code) => (code, Persistence::NotPersisted, true),
+        Report::Failed { code, persistence } => (code, persistence, one_by_one),
     };
-    let message = match error.rdkafka_error_code() {
-        Some(code) => code.to_string(),
-        None => error.to_string(),
-    };
-    // A new producer replaces one that failed for good, so that is worth another attempt.
-    if class.is_temporary() || class == ErrorClass::Fatal {
-        SinkError::temporary(kind, message)
-    } else {
-        SinkError::permanent(kind, message)
+    let class = classify(code);
+    let text = format!("failed to produce to topic \"{topic}\": {}", text(code));
+    match (persistence, class) {
+        (Persistence::PossiblyPersisted, _) => Verdict::Unknown(error(class, text)),
+        (_, ErrorClass::TooLarge) if is_own_fault => Verdict::Rejected(error(class, text)),
+        // The request was too large, not necessarily this record of it.
+        (_, ErrorClass::TooLarge) => {
+            Verdict::NotApplied(SinkError::temporary(SinkErrorKind::TooLarge, text))
+        }
+        (_, ErrorClass::Invalid) => Verdict::Rejected(error(class, text)),
+        _ => Verdict::NotApplied(error(class, text)),
     }
 }
 
-/// Judges a record by its delivery report.
-pub(crate) fn verdict(error: &KafkaError, persistence: Persistence) -> Verdict {
-    let failure = sink_error(error);
-    match (persistence, failure.kind()) {
-        (Persistence::Persisted, _) => Verdict::Confirmed,
-        (_, SinkErrorKind::TooLarge | SinkErrorKind::Invalid) => Verdict::Rejected(failure),
-        (Persistence::NotPersisted, _) => Verdict::NotApplied(failure),
-        (Persistence::Unknown, _) => Verdict::Unknown(failure),
+/// Makes the error of a class.
+pub(crate) fn error(class: ErrorClass, message: String) -> SinkError {
+    match class {
+        ErrorClass::Connection => SinkError::temporary(SinkErrorKind::Connection, message),
+        ErrorClass::Timeout => SinkError::temporary(SinkErrorKind::Timeout, message),
+        ErrorClass::Exhausted => SinkError::temporary(SinkErrorKind::Exhausted, message),
+        // Somebody may create it again, and a new topic takes a moment to be known everywhere.
+        ErrorClass::UnknownTopic => SinkError::temporary(SinkErrorKind::NoTarget, message),
+        ErrorClass::Authentication | ErrorClass::Authorization => {
+            SinkError::permanent(SinkErrorKind::Authentication, message)
+        }
+        ErrorClass::TooLarge => SinkError::permanent(SinkErrorKind::TooLarge, message),
+        ErrorClass::Invalid => SinkError::permanent(SinkErrorKind::Invalid, message),
+        // The producer is made anew for the next attempt.
+        _ => SinkError::temporary(SinkErrorKind::Other, message),
     }
 }
 
-/// Judges a record that could not be handed to the client.
-pub(crate) fn refused(error: &KafkaError) -> Verdict {
-    verdict(error, Persistence::NotPersisted)
+/// Makes the error of a failure of the whole client.
+pub(crate) fn client_error(action: &str, failure: &KafkaError) -> SinkError {
+    match failure.rdkafka_error_code() {
+        Some(code) => error(classify(code), format!("failed to {action}: {}", text(code))),
+        // Settings that librdkafka refuses; its words can hold a value, so they are left out.
+        None => SinkError::permanent(
+            SinkErrorKind::Invalid,
+            format!("failed to {action}: librdkafka refuses the client settings"),
+        ),
+    }
+}
+
+/// The client's words for a code, as they fit into a sentence.
+pub(crate) fn text(code: Code) -> String {
+    let text = code.to_string();
+    let words =
+        text.rsplit_once('(').map_or(text.as_str(), |(_, inner)| inner).trim_end_matches(')');
+    let mut letters = words.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use drakkar_api::ErrorStatus;
-    use rdkafka::types::RDKafkaErrorCode as Code;
+
+    use ErrorStatus::{Permanent, Temporary};
+    use Persistence::{NotPersisted, PossiblyPersisted};
+
+    fn check(report: Report, one_by_one: bool, expect: (&str, SinkErrorKind, ErrorStatus)) {
+        let verdict = verdict("t", report, one_by_one);
+        let name = match &verdict {
+            Verdict::NotApplied(_) => "not applied",
+            Verdict::Unknown(_) => "unknown",
+            Verdict::Rejected(_) => "rejected",
+            _ => "confirmed",
+        };
+        let error = verdict.error().expect("not confirmed");
+        assert_eq!((name, error.kind(), error.status()), expect, "{report:?}");
+    }
 
     // Promise: DL-3
     #[test]
-    fn a_record_that_never_left_is_not_applied_and_one_without_an_answer_is_unknown() {
-        let timed_out = KafkaError::MessageProduction(Code::MessageTimedOut);
-        let Verdict::NotApplied(error) = verdict(&timed_out, Persistence::NotPersisted) else {
-            panic!("it never left")
-        };
-        assert_eq!(
-            (error.kind(), error.status()),
-            (SinkErrorKind::Timeout, ErrorStatus::Temporary)
-        );
-        assert!(matches!(verdict(&timed_out, Persistence::Unknown), Verdict::Unknown(_)));
-        assert_eq!(verdict(&timed_out, Persistence::Persisted), Verdict::Confirmed);
+    fn verdicts_follow_the_clients_evidence() {
+        let timeout = Code::MessageTimedOut;
+        let failed = |code, persistence| Report::Failed { code, persistence };
+        let not = |code| failed(code, NotPersisted);
+        check(not(timeout), false, ("not applied", SinkErrorKind::Timeout, Temporary));
+        let possibly = failed(timeout, PossiblyPersisted);
+        check(possibly, false, ("unknown", SinkErrorKind::Timeout, Temporary));
+        check(not(Code::InvalidRecord), false, ("rejected", SinkErrorKind::Invalid, Permanent));
+        // Another record of the same request was not valid; this one only travelled with it.
+        let different = not(Code::InvalidDifferentRecord);
+        check(different, false, ("not applied", SinkErrorKind::Other, Temporary));
+        let unknown_topic = not(Code::UnknownTopic);
+        check(unknown_topic, false, ("not applied", SinkErrorKind::NoTarget, Temporary));
+        let forbidden = not(Code::TopicAuthorizationFailed);
+        check(forbidden, false, ("not applied", SinkErrorKind::Authentication, Permanent));
+        let fatal = failed(Code::Fatal, PossiblyPersisted);
+        check(fatal, false, ("unknown", SinkErrorKind::Other, Temporary));
+        check(not(Code::PurgeQueue), false, ("not applied", SinkErrorKind::Other, Temporary));
     }
 
     #[test]
-    fn a_record_that_is_too_large_is_rejected() {
-        let error = KafkaError::MessageProduction(Code::MessageSizeTooLarge);
-        assert!(matches!(refused(&error), Verdict::Rejected(_)));
+    fn only_a_record_that_is_too_large_itself_is_rejected() {
+        let code = Code::MessageSizeTooLarge;
+        let failed = Report::Failed { code, persistence: NotPersisted };
+        let kind = SinkErrorKind::TooLarge;
+        check(Report::Refused(code), false, ("rejected", kind, Permanent));
+        check(failed, true, ("rejected", kind, Permanent));
+        check(failed, false, ("not applied", kind, Temporary));
+    }
+
+    #[test]
+    fn the_text_is_one_sentence() {
+        let verdict = verdict("t", Report::Refused(Code::QueueFull), false);
+        let error = verdict.error().expect("not confirmed");
+        assert_eq!(error.message(), "failed to produce to topic \"t\": local: Queue full");
     }
 }

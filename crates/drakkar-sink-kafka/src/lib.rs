@@ -1,29 +1,16 @@
-//! The Kafka sink of drakkar: produces [`KafkaRecord`](drakkar_api::KafkaRecord)s to one topic, in
-//! batches, and answers for each record by its own delivery report.
-//!
-//! The same sink, made by [`KafkaSink::dead_letters`], writes dead letters.
-//!
-//! # Guarantees
-//!
-//! - `confirmed` means that all in-sync replicas have the record.
-//! - The producer is idempotent: the client's own retries make no duplicates and keep the order of a
-//!   partition. A record that the engine sends again is a new one, which is why that happens by
-//!   itself only when the first certainly never reached the broker.
-//! - The client gives up on a record before the engine's attempt ends, so every report precedes the
-//!   verdict.
-//! - A producer that failed for good is replaced; what it had in flight is `unknown`.
-//!
-//! # Settings
-//!
-//! [`FIELDS`], beside the client settings of `drakkar-kafka`.
-#![forbid(unsafe_code)]
+#![doc = include_str!("../README.md")]
+#![deny(unsafe_code)]
 
 mod config;
-mod sink;
-
+mod connection;
+mod encode;
 mod error;
+#[expect(unsafe_code, reason = "one call that the client library's wrapper lacks")]
+mod persistence;
+mod producer;
 mod report;
-mod topic;
+mod settings;
+mod sink;
 
 pub use config::{Compression, FIELDS, KafkaSinkConfig, KafkaSinkSection};
 pub use sink::KafkaSink;

@@ -1,166 +1,161 @@
-//! The sink.
+//! The sink itself.
 
 use crate::config::KafkaSinkConfig;
-use crate::error::{refused, sink_error};
-use crate::report::{Listener, Reports, Ticket};
-use crate::topic::{IfMissing, look_up};
-use bytes::Bytes;
+use crate::connection::{Connection, Connector};
+use crate::encode::{Encoded, encode};
+use crate::error::verdict;
+use crate::producer::Health;
+use crate::report::{Persistence, Report, Reports, Ticket};
 use drakkar_api::{
-    Batch, BatchLimits, KafkaRecord, Sink, SinkError, SinkErrorKind, SinkId, SinkKind, Verdict,
+    Batch, BatchLimits, KafkaRecord, Sink, SinkError, SinkErrorKind, SinkId, Verdict,
 };
-use drakkar_kafka::{ClientSettings, ProducerOptions};
-use rdkafka::config::ClientConfig;
-use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
-use rdkafka::types::RDKafkaErrorCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use rdkafka::ClientConfig;
+use rdkafka::types::RDKafkaErrorCode as Code;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout_at};
 
-/// How long a full client queue is given before it is tried again.
-const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long after its deadline a connect may come back.
+const CLIENT_STUCK: Duration = Duration::from_secs(2);
+/// How long to wait before a full queue is tried again.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 
-/// The most records that the client may hold beyond what the engine has on its way.
-const CLIENT_QUEUE_BYTES: &str = "65536";
-
-/// How long closing waits for the last reports.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// librdkafka's own limit of one record, where the topic's is not larger.
-const CLIENT_RECORD_BYTES: usize = 1_000_000;
-
-type Client = ThreadedProducer<Listener>;
-
-/// Produces records to one topic. See the crate's documentation.
+/// Produces records to one topic. See the crate's documentation for what it promises.
+///
+/// The same sink writes dead letters.
 pub struct KafkaSink {
     id: SinkId,
-    config: KafkaSinkConfig,
-    if_missing: IfMissing,
-    client: ClientConfig,
-    producer: Mutex<Option<Arc<Client>>>,
-    record_bytes_max: AtomicUsize,
+    connector: Connector,
+    state: Mutex<State>,
+    /// Held while connecting, so that one call at a time makes a new producer.
+    connecting: tokio::sync::Mutex<()>,
 }
 
-impl std::fmt::Debug for KafkaSink {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KafkaSink")
-            .field("id", &self.id)
-            .field("config", &self.config)
-            .finish_non_exhaustive()
-    }
+#[derive(Debug, Default)]
+struct State {
+    connection: Option<Arc<Connection>>,
+    /// Whether the topic's limit turned out to be smaller than was known.
+    limit_passed: bool,
 }
 
 impl KafkaSink {
-    /// Makes a sink that is not connected. `worker` is this worker's name, for the broker's logs.
-    pub fn new(name: &str, config: KafkaSinkConfig, client: &ClientSettings, worker: &str) -> Self {
-        let id = SinkId::new(SinkKind::Kafka, name);
-        Self::with_id(id, config, client, worker, IfMissing::Fail)
+    /// Makes a sink that is not connected.
+    ///
+    /// `base` is the client's configuration: brokers, security and raw options. What it sets is kept,
+    /// as far as the sink's promises permit.
+    pub fn new(id: SinkId, config: KafkaSinkConfig, base: ClientConfig) -> Self {
+        let connector = Connector { sink: id.to_string(), config, base };
+        Self { id, connector, state: Mutex::default(), connecting: tokio::sync::Mutex::default() }
     }
 
-    /// Makes the writer of dead letters: the same sink, whose topic is created if it is missing.
-    pub fn dead_letters(config: KafkaSinkConfig, client: &ClientSettings, worker: &str) -> Self {
-        let id = SinkId::new(SinkKind::Custom("dead_letters".into()), config.topic.as_str());
-        Self::with_id(id, config, client, worker, IfMissing::Create)
+    /// Returns the topic.
+    pub fn topic(&self) -> &str {
+        self.config().topic()
     }
 
-    fn with_id(
-        id: SinkId,
-        config: KafkaSinkConfig,
-        client: &ClientSettings,
-        worker: &str,
-        if_missing: IfMissing,
-    ) -> Self {
-        let options = ProducerOptions {
-            linger: config.linger,
-            ..ProducerOptions::new(config.delivery_timeout())
+    /// Returns the link for the UI, if there is one.
+    pub fn ui_url(&self) -> Option<&str> {
+        Some(self.config().ui_url()).filter(|url| !url.is_empty())
+    }
+
+    fn config(&self) -> &KafkaSinkConfig {
+        &self.connector.config
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connection(&self) -> Option<Arc<Connection>> {
+        self.state().connection.clone()
+    }
+
+    async fn replace_connection(&self, deadline: Instant) -> Result<(), SinkError> {
+        let limit_passed = self.state().limit_passed;
+        let connect = self.connector.connect(deadline, limit_passed);
+        let text = || {
+            let text = format!("connecting to topic \"{}\" took too long", self.topic());
+            SinkError::temporary(SinkErrorKind::Timeout, text)
         };
-        let base = client.producer_config(worker, options);
-        let mut client = base.clone();
-        // Our own choices, which raw options may override.
-        let own = [
-            ("compression.type", config.compression.as_str().to_owned()),
-            ("queue.buffering.max.kbytes", CLIENT_QUEUE_BYTES.to_owned()),
-            ("retry.backoff.ms", "100".to_owned()),
-        ];
-        for (name, value) in own {
-            if base.get(name).is_none() {
-                client.set(name, value);
-            }
-        }
-        Self {
-            id,
-            config,
-            if_missing,
-            client,
-            producer: Mutex::new(None),
-            record_bytes_max: AtomicUsize::new(CLIENT_RECORD_BYTES),
-        }
+        // What the brokers do not answer in time is found out inside; this is for a client that
+        // does not come back.
+        let latest = deadline + CLIENT_STUCK;
+        let connection = timeout_at(latest, connect).await.map_err(|_| text())??;
+        self.state().connection = Some(Arc::new(connection));
+        Ok(())
     }
 
-    fn create_producer(&self) -> Result<Arc<Client>, SinkError> {
-        let mut config = self.client.clone();
-        if config.get("message.max.bytes").is_none() {
-            let limit = self.record_bytes_max.load(Ordering::Relaxed).max(CLIENT_RECORD_BYTES);
-            config.set("message.max.bytes", limit.to_string());
+    /// Returns a connection whose producer can go on, a new one if need be.
+    async fn usable_connection(&self, deadline: Instant) -> Result<Arc<Connection>, SinkError> {
+        let not_connected =
+            || SinkError::permanent(SinkErrorKind::Internal, "the sink is not connected");
+        let present = self.connection().ok_or_else(not_connected)?;
+        if present.producer.health() == Health::Good {
+            return Ok(present);
         }
-        let producer: Client =
-            config.create_with_context(Listener).map_err(|error| sink_error(&error))?;
-        Ok(Arc::new(producer))
+        let busy = |_| {
+            let text = "a new producer is still being made";
+            SinkError::temporary(SinkErrorKind::Connection, text)
+        };
+        let _turn = timeout_at(deadline, self.connecting.lock()).await.map_err(busy)?;
+        let present = self.connection().ok_or_else(not_connected)?;
+        match present.producer.health() {
+            Health::Good => return Ok(present),
+            Health::Stale => self.state().limit_passed = true,
+            Health::Broken => present.producer.give_up(),
+        }
+        tracing::warn!(
+            sink = %self.id,
+            health = ?present.producer.health(),
+            "making a new producer"
+        );
+        self.replace_connection(deadline).await?;
+        self.connection().ok_or_else(not_connected)
     }
 
-    fn producer(&self) -> Option<Arc<Client>> {
-        self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Replaces a producer that failed for good, so that the next attempt finds one that works.
-    fn replace_if_broken(&self, used: &Arc<Client>) {
-        let Some((code, reason)) = used.client().fatal_error() else { return };
-        let mut current = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
-        if !current.as_ref().is_some_and(|current| Arc::ptr_eq(current, used)) {
-            return;
-        }
-        tracing::warn!(category = "sink", sink = %self.id, %code, reason, "sink_producer_replaced");
-        match self.create_producer() {
-            Ok(fresh) => *current = Some(fresh),
-            Err(error) => {
-                tracing::error!(category = "sink", sink = %self.id, %error, "sink_producer_failed");
-            }
-        }
-    }
-
-    /// Hands one record to the client; a full queue is waited for.
-    async fn send(&self, producer: &Client, record: &KafkaRecord, ticket: Box<Ticket>) {
-        let (reports, index) = (Arc::clone(&ticket.reports), ticket.index);
-        let mut wanted: BaseRecord<'_, [u8], [u8], _> =
-            BaseRecord::with_opaque_to(&self.config.topic, ticket);
-        if let Some(key) = &record.key {
-            wanted = wanted.key(key.as_ref());
-        }
-        if let Some(value) = &record.value {
-            wanted = wanted.payload(value.as_ref());
-        }
-        if !record.headers.is_empty() {
-            wanted = wanted.headers(headers(record));
-        }
-        loop {
-            match producer.send(wanted) {
-                Ok(()) => return,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), given_back)) => {
-                    wanted = given_back;
-                    tokio::time::sleep(QUEUE_FULL_WAIT).await;
+    /// Puts the records into the client's queue, in order, as far as there is time.
+    async fn enqueue(
+        &self,
+        connection: &Connection,
+        batch: &Batch<'_, KafkaRecord>,
+        reports: &Arc<Reports>,
+        deadline: Instant,
+    ) {
+        for (slot, item) in batch.items().iter().enumerate() {
+            let ticket = Box::new(reports.ticket(slot));
+            let record = encode(self.topic(), item.payload, ticket);
+            let Err((code, ticket)) = enqueue_one(connection, record, deadline).await else {
+                continue;
+            };
+            ticket.settle(Report::Refused(code));
+            if code == Code::QueueFull {
+                // What comes after it must not overtake it.
+                for slot in slot + 1..batch.len() {
+                    reports.ticket(slot).settle(Report::Refused(code));
                 }
-                Err((error, _)) => return reports.settle(index, refused(&error)),
+                return;
             }
         }
     }
 }
 
-fn headers(record: &KafkaRecord) -> OwnedHeaders {
-    let empty = OwnedHeaders::new_with_capacity(record.headers.len());
-    record.headers.iter().fold(empty, |headers, (key, value)| {
-        headers.insert(Header { key, value: value.map(Bytes::as_ref) })
-    })
+/// Tries until there is room in the queue. Gives the ticket back if there is none in time.
+async fn enqueue_one(
+    connection: &Connection,
+    mut record: Encoded<'_>,
+    deadline: Instant,
+) -> Result<(), (Code, Box<Ticket>)> {
+    loop {
+        match connection.producer.enqueue(record) {
+            Ok(()) => return Ok(()),
+            Err((Code::QueueFull, back)) if Instant::now() < deadline => record = back,
+            Err((code, back)) => return Err((code, back.delivery_opaque)),
+        }
+        sleep(QUEUE_FULL_PAUSE).await;
+    }
 }
 
 impl Sink for KafkaSink {
@@ -171,45 +166,58 @@ impl Sink for KafkaSink {
     }
 
     async fn connect(&self) -> Result<(), SinkError> {
-        let limit = look_up(&self.client, &self.config.topic, self.if_missing).await?;
-        self.record_bytes_max.store(limit, Ordering::Relaxed);
-        let producer = self.create_producer()?;
-        *self.producer.lock().unwrap_or_else(PoisonError::into_inner) = Some(producer);
-        Ok(())
+        let _turn = self.connecting.lock().await;
+        self.replace_connection(Instant::now() + CONNECT.min(self.config().answer_after())).await
     }
 
     async fn deliver(&self, batch: Batch<'_, KafkaRecord>) -> Vec<Verdict> {
-        let Some(producer) = self.producer() else {
-            let error = SinkError::permanent(SinkErrorKind::Internal, "the sink is not connected");
-            return batch.all(Verdict::NotApplied(error));
+        let began = Instant::now();
+        let enqueue_until = began + self.config().enqueue_within();
+        let connection = match self.usable_connection(enqueue_until).await {
+            Ok(connection) => connection,
+            Err(error) => return batch.all(Verdict::NotApplied(error)),
         };
-        let (reports, on_done) = Reports::new(batch.len());
-        for (index, item) in batch.items().iter().enumerate() {
-            let ticket = Box::new(Ticket { reports: Arc::clone(&reports), index });
-            self.send(&producer, item.payload, ticket).await;
+        if Instant::now() >= enqueue_until {
+            // A new producer took its time; the next attempt finds it ready.
+            let text = format!("connecting to topic \"{}\" took too long", self.topic());
+            let late = SinkError::temporary(SinkErrorKind::Timeout, text);
+            return batch.all(Verdict::NotApplied(late));
         }
-        let verdicts = on_done.await.unwrap_or_else(|_| {
-            // Every ticket reports, so this is a broken client.
-            let error = SinkError::permanent(SinkErrorKind::Internal, "a report is missing");
-            batch.all(Verdict::Unknown(error))
-        });
-        if verdicts.iter().any(|verdict| *verdict != Verdict::Confirmed) {
-            self.replace_if_broken(&producer);
-        }
-        verdicts
+        let reports = Reports::new(batch.len());
+        self.enqueue(&connection, &batch, &reports, enqueue_until).await;
+        let completed = reports.completed();
+        let waiting = async {
+            tokio::pin!(completed);
+            // What is complete counts, also when the producer broke meanwhile.
+            tokio::select! {
+                biased;
+                () = &mut completed => return,
+                () = connection.producer.breaks() => connection.producer.give_up(),
+            }
+            completed.await;
+        };
+        // Without an answer in time, the reports that are there decide.
+        let _in_time = timeout_at(began + self.config().answer_after(), waiting).await.is_ok();
+        // What is with the client and was not answered for may still be written.
+        let silence = Report::Failed {
+            code: Code::MessageTimedOut,
+            persistence: Persistence::PossiblyPersisted,
+        };
+        let reports = (0..batch.len()).map(|slot| reports.of(slot).unwrap_or(silence));
+        reports.map(|report| verdict(self.topic(), report, connection.one_by_one)).collect()
     }
 
     async fn close(&self) {
-        let producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(producer) = producer else { return };
-        // Flushing and dropping a client block.
-        let closed = tokio::task::spawn_blocking(move || {
-            let flushed = producer.flush(FLUSH_TIMEOUT);
-            drop(producer);
-            flushed
+        let Some(connection) = self.state().connection.take() else { return };
+        let within = self.config().delivery_timeout();
+        let flush = tokio::task::spawn_blocking(move || {
+            let is_flushed = connection.producer.flush(within);
+            drop(connection);
+            is_flushed
         });
-        if let Ok(Err(error)) = closed.await {
-            tracing::warn!(category = "sink", sink = %self.id, %error, "sink_close_incomplete");
+        let flushed = tokio::time::timeout(self.config().answer_after(), flush).await;
+        if !matches!(flushed, Ok(Ok(true))) {
+            tracing::warn!(sink = %self.id, "closed the producer with records under way");
         }
     }
 
@@ -217,13 +225,19 @@ impl Sink for KafkaSink {
         false
     }
 
+    /// As configured; after `connect` also the largest record that client and topic take.
     fn limits(&self) -> BatchLimits {
-        BatchLimits {
-            items_max: self.config.items_max,
-            bytes_max: self.config.bytes_max,
-            concurrency: self.config.concurrency,
-            item_bytes_max: Some(self.record_bytes_max.load(Ordering::Relaxed)),
-            attempt_timeout: self.config.attempt_timeout,
-        }
+        let item_bytes_max = self.connection().map(|connection| connection.item_bytes_max);
+        BatchLimits { item_bytes_max, ..self.config().limits() }
+    }
+}
+
+impl fmt::Debug for KafkaSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the base configuration: it holds passwords.
+        f.debug_struct("KafkaSink")
+            .field("id", &self.id)
+            .field("config", self.config())
+            .finish_non_exhaustive()
     }
 }

@@ -114,11 +114,11 @@ struct State {
     slots_total: usize,
     task_timeout: Duration,
     waiting: Waiting,
-    running: BTreeMap<RunId, Running>,
+    running: BTreeMap<(Epoch, RunId), Running>,
     /// Runs that never got a slot and whose end has not been told yet.
     withdrawn: VecDeque<Run>,
     /// Places in `records`.
-    known: BTreeMap<RunId, usize>,
+    known: BTreeMap<(Epoch, RunId), usize>,
     records: Vec<RunRecord>,
     attempts: BTreeMap<(Epoch, TaskId), u32>,
     active_max: usize,
@@ -290,7 +290,9 @@ impl Shared {
         loop {
             let mut state = lock(&self.state);
             let Some(run) = state.withdrawn.pop_front() else { break };
-            state.record(run.id, |record| record.outcome = Some(TaskOutcome::Cancelled));
+            state.record((run.owner, run.id), |record| {
+                record.outcome = Some(TaskOutcome::Cancelled)
+            });
             drop(state);
             run.listener.finished(run.id, Execution::without_process(TaskOutcome::Cancelled));
             self.ended.notify_waiters();
@@ -326,9 +328,9 @@ impl Shared {
         };
         {
             let mut state = lock(&self.state);
-            state.running.remove(&start.run.id);
+            state.running.remove(&(start.run.owner, start.run.id));
             state.slots.insert(start.slot);
-            state.record(start.run.id, |record| record.outcome = Some(outcome));
+            state.record((start.run.owner, start.run.id), |record| record.outcome = Some(outcome));
         }
         start.run.listener.finished(start.run.id, execution);
         self.changed.notify_one();
@@ -375,13 +377,15 @@ impl State {
         if run.task.precomputed.is_some() {
             return Err(format!("task \"{task}\" is precomputed and must not be submitted"));
         }
-        if self.known.contains_key(&run.id) {
+        // A number is free again once its run has ended: a retry may use it.
+        let place = self.known.get(&(run.owner, run.id));
+        if place.is_some_and(|place| self.records[*place].outcome.is_none()) {
             return Err(format!("run {} was submitted twice", run.id.get()));
         }
         let attempt = self.attempts.entry((run.owner, task.clone())).or_default();
         *attempt += 1;
         let (attempt, owner) = (*attempt, run.owner);
-        self.known.insert(run.id, self.records.len());
+        self.known.insert((run.owner, run.id), self.records.len());
         self.records.push(RunRecord {
             id: run.id,
             task,
@@ -403,10 +407,11 @@ impl State {
         let (run, since) = self.waiting.pop()?;
         self.slots.remove(&slot);
         let kill = Arc::new(Notify::new());
-        self.running.insert(run.id, Running { owner: run.owner, kill: Arc::clone(&kill) });
+        let running = Running { owner: run.owner, kill: Arc::clone(&kill) };
+        self.running.insert((run.owner, run.id), running);
         self.active_max = self.active_max.max(self.running.len());
         let mut attempt = 0;
-        self.record(run.id, |record| {
+        self.record((run.owner, run.id), |record| {
             record.started = Some((slot, Instant::now()));
             attempt = record.attempt;
         });
@@ -441,7 +446,7 @@ impl State {
     }
 
     /// Changes the record of a run.
-    fn record(&mut self, id: RunId, change: impl FnOnce(&mut RunRecord)) {
+    fn record(&mut self, id: (Epoch, RunId), change: impl FnOnce(&mut RunRecord)) {
         if let Some(record) = self.known.get(&id).and_then(|place| self.records.get_mut(*place)) {
             change(record);
         }

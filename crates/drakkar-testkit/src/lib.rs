@@ -15,12 +15,15 @@
 //! | [`Observer`](drakkar_api::Observer) | [`RecordingObserver`] | – |
 //! | [`Clock`](drakkar_api::Clock) | [`ManualClock`], [`TokioClock`] | `advance`; tokio's paused time |
 //!
+//! The [`conformance`] suite checks sinks, real ones and fakes alike.
+//!
 //! A [`FaultPlan`] draws faults for all of them from one seed. Fakes keep all that they see, without
 //! a bound: they are for tests.
 #![forbid(unsafe_code)]
 
 mod broker;
 mod clock;
+pub mod conformance;
 mod executor;
 mod fault;
 mod handler;

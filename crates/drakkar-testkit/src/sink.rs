@@ -20,10 +20,12 @@ use tokio::time::Instant;
 /// or else by confirming everything at once.
 ///
 /// It panics when it is delivered to before it is connected or after it is closed, with an empty
-/// batch, over its limits, or with two payloads of one message in two calls at the same time.
+/// batch, over its limits, or with two payloads of one message in two calls at the same time;
+/// [`tolerant`](FakeSink::tolerant) makes it answer as a real sink would instead.
 pub struct FakeSink<P> {
     id: SinkId,
     limits: BatchLimits,
+    is_tolerant: bool,
     shared: Arc<Shared<P>>,
 }
 
@@ -32,6 +34,8 @@ pub struct FakeSink<P> {
 pub enum Answer {
     /// It takes the item and says so.
     Confirm,
+    /// It does not take the item but says that it did: a broken sink.
+    ConfirmButLose,
     /// It does not take the item and says so.
     NotApplied(SinkError),
     /// It takes the item but cannot say so.
@@ -69,7 +73,7 @@ impl Answer {
 
     fn verdict(self) -> Verdict {
         match self {
-            Self::Confirm => Verdict::Confirmed,
+            Self::Confirm | Self::ConfirmButLose => Verdict::Confirmed,
             Self::NotApplied(error) => Verdict::NotApplied(error),
             Self::UnknownButApplied(error) | Self::UnknownAndLost(error) => Verdict::Unknown(error),
             Self::Reject(error) => Verdict::Rejected(error),
@@ -200,7 +204,7 @@ impl<P: SinkPayload + Clone + Into<Payload>> FakeSink<P> {
             active_max: 0,
         };
         let shared = Shared { state: Mutex::new(state), violations: Violations::default() };
-        Self { id, limits: BatchLimits::default(), shared: Arc::new(shared) }
+        Self { id, limits: BatchLimits::default(), is_tolerant: false, shared: Arc::new(shared) }
     }
 
     /// Sets the limits.
@@ -214,6 +218,14 @@ impl<P: SinkPayload + Clone + Into<Payload>> FakeSink<P> {
     #[must_use]
     pub fn with_harmless(self, harmless: fn(&P) -> bool) -> Self {
         lock(&self.shared.state).harmless = harmless;
+        self
+    }
+
+    /// Makes misuse no violation: a delivery without a connection is answered as not applied, and
+    /// everything else goes through. For the conformance suite, which misuses sinks on purpose.
+    #[must_use]
+    pub fn tolerant(mut self) -> Self {
+        self.is_tolerant = true;
         self
     }
 
@@ -289,7 +301,8 @@ impl<P: SinkPayload + Clone + Into<Payload>> FakeSink<P> {
     /// Notes the beginning of a call and answers its number, the offers and the reaction.
     fn begin(&self, batch: &Batch<'_, P>) -> (usize, Vec<Offer<P>>, Reaction) {
         let mut state = lock(&self.shared.state);
-        if let Err(problem) = state.check(&self.limits, batch) {
+        let problem = state.check(&self.limits, batch);
+        if let (Err(problem), false) = (problem, self.is_tolerant) {
             drop(state);
             self.shared.violations.raise(format!("{}: {problem}", self.id));
         }
@@ -329,6 +342,10 @@ impl<P: SinkPayload + Clone + Into<Payload>> Sink for FakeSink<P> {
     }
 
     async fn deliver(&self, batch: Batch<'_, P>) -> Vec<Verdict> {
+        if self.is_tolerant && lock(&self.shared.state).life != Life::Connected {
+            let error = SinkError::permanent(SinkErrorKind::Internal, "the sink is not connected");
+            return batch.all(Verdict::NotApplied(error));
+        }
         let (number, offers, mut reaction) = self.begin(&batch);
         let mut call = ActiveCall { shared: &self.shared, number, verdicts: None };
         pass(reaction.before).await;
@@ -455,7 +472,12 @@ impl<P> Drop for ActiveCall<'_, P> {
 
 impl<P> Clone for FakeSink<P> {
     fn clone(&self) -> Self {
-        Self { id: self.id.clone(), limits: self.limits, shared: Arc::clone(&self.shared) }
+        Self {
+            id: self.id.clone(),
+            limits: self.limits,
+            is_tolerant: self.is_tolerant,
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! From settings to parts: an explicit list of what each section makes.
 
 use crate::config::{Config, ConfigError};
-use drakkar_api::{Field, Problems, WorkerId};
+use drakkar_api::{Field, Problems, SinkId, SinkKind, WorkerId};
 use drakkar_core::{
     AnySink, EXECUTOR_FIELDS, EngineConfig, KAFKA_FIELDS, RETRY_SECTION, RawExecutor, RawKafka,
     RawRetry,
@@ -92,14 +92,18 @@ fn sinks(config: &Config, worker: &WorkerId) -> Result<Vec<AnySink>, Problems> {
 fn kafka_sink(config: &Config, name: &str, worker: &WorkerId) -> Result<AnySink, Problems> {
     let path = format!("sinks.kafka.{name}");
     let client = client(config, &path);
-    let section: KafkaSinkSection = part(config.section(&path), drakkar_sink_kafka::FIELDS, &path)?;
+    // The client's settings are made apart, because they may be those of the section `kafka`.
+    let is_client = |name| drakkar_kafka::FIELDS.iter().any(|field| field.name == name);
+    let own = drakkar_sink_kafka::FIELDS.iter().filter(|field| !is_client(field.name));
+    let own: Vec<_> = own.copied().collect();
+    let section: KafkaSinkSection = part(config.section(&path), &own, &path)?;
     let (client, section) = both(client, section.validate(&path))?;
-    Ok(AnySink::new(KafkaSink::new(name, section, &client, worker.as_str())))
+    let base = client.producer_config(worker.as_str(), section.producer_options());
+    Ok(AnySink::new(KafkaSink::new(SinkId::new(SinkKind::Kafka, name), section, base)))
 }
 
 #[cfg(feature = "sink-file")]
 fn file_sink(config: &Config, name: &str) -> Result<AnySink, Problems> {
-    use drakkar_api::{SinkId, SinkKind};
     use drakkar_sink_file::{FileSink, FileSinkSection};
 
     let path = format!("sinks.filesystem.{name}");
@@ -109,9 +113,12 @@ fn file_sink(config: &Config, name: &str) -> Result<AnySink, Problems> {
 }
 
 fn dead_letters(config: &Config, worker: &WorkerId) -> Result<AnySink, Problems> {
-    let section = KafkaSinkSection { topic: config.dlq().topic, ..KafkaSinkSection::default() };
+    let section = KafkaSinkSection::dead_letters(config.dlq().topic);
     let (client, section) = both(client(config, "dlq"), section.validate("dlq"))?;
-    Ok(AnySink::new(KafkaSink::dead_letters(section, &client, worker.as_str())))
+    let base = client.producer_config(worker.as_str(), section.producer_options());
+    // Not a sink of the configuration: its type tells it apart in the log and in the metrics.
+    let id = SinkId::new(SinkKind::Custom("dead_letters".into()), section.topic());
+    Ok(AnySink::new(KafkaSink::new(id, section, base)))
 }
 
 /// Makes the client settings of a destination in Kafka.

@@ -1,7 +1,7 @@
 //! `arrange`: called for a window, repeated when it fails, then message by message.
 
 use super::effect::{ArrangeCall, Effect};
-use super::message::{Fate, MessagePhase};
+use super::message::{Fate, MessagePhase, MessageState};
 use super::window::WindowPhase;
 use super::{HookFailure, Partition, Timer};
 use crate::config::ParsePolicy;
@@ -45,7 +45,7 @@ impl Partition {
             self.keep_decoded(offset, typed);
         }
         let result = result.and_then(|tasks| {
-            self.check_tasks(id, tasks).inspect_err(|failure| self.report_refusal(id, failure))
+            self.check_tasks(tasks).inspect_err(|failure| self.report_refusal(id, failure))
         });
         match phase {
             WindowPhase::Arranging { attempt } => match result {
@@ -78,10 +78,11 @@ impl Partition {
         message.typed = Some(typed);
     }
 
-    /// A task must name open messages of this partition, and there must not be too many.
-    fn check_tasks(&self, id: WindowId, tasks: Vec<(Task, Priority)>) -> Arranged {
-        let window = self.windows.get(&id).expect("the caller found it");
-        let total = window.collected.len() + tasks.len();
+    /// A task must name open messages of this partition, and there must not be too many. They are
+    /// counted for each call of `arrange`: when a window is taken message by message, one message
+    /// must not suffer for what its neighbours made.
+    fn check_tasks(&self, tasks: Vec<(Task, Priority)>) -> Arranged {
+        let total = tasks.len();
         if total > self.config.window_tasks_max {
             let limit = self.config.window_tasks_max;
             return Err(arrange_failure(format!(
@@ -90,7 +91,7 @@ impl Partition {
             )));
         }
         for (task, _) in &tasks {
-            self.check_offsets(task).map_err(arrange_failure)?;
+            self.check_offsets(task, MessageState::takes_arranged).map_err(arrange_failure)?;
         }
         Ok(tasks)
     }
@@ -108,15 +109,19 @@ impl Partition {
         });
     }
 
-    /// Says what is wrong with the offsets of a task.
-    pub(super) fn check_offsets(&self, task: &Task) -> Result<(), String> {
+    /// Says what is wrong with the offsets of a task; `takes` tells which messages it may name.
+    pub(super) fn check_offsets(
+        &self,
+        task: &Task,
+        takes: impl Fn(&MessageState) -> bool,
+    ) -> Result<(), String> {
         if task.source_offsets.is_empty() {
             return Err("a task has no source offsets, so it would protect no message".to_owned());
         }
         let unknown = task
             .source_offsets
             .iter()
-            .find(|offset| !self.messages.get(offset).is_some_and(|message| message.takes_tasks()));
+            .find(|offset| !self.messages.get(offset).is_some_and(&takes));
         match unknown {
             None => Ok(()),
             Some(offset) => Err(format!(

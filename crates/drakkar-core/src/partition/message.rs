@@ -142,9 +142,15 @@ impl MessageState {
         self.phase == MessagePhase::Held && self.fate.is_dead_letter() && !lettered
     }
 
-    /// Returns whether tasks may still be attached to it.
-    pub(super) fn takes_tasks(&self) -> bool {
+    /// Returns whether a task that `arrange` returned may name it.
+    pub(super) fn takes_arranged(&self) -> bool {
         matches!(self.phase, MessagePhase::Arranging | MessagePhase::Working)
+    }
+
+    /// Returns whether a task that replaces another may name it. A message whose window is being
+    /// arranged is not open to it: a drain may still give that window back.
+    pub(super) fn takes_replacement(&self) -> bool {
+        self.phase == MessagePhase::Working
     }
 }
 

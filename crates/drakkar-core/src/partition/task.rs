@@ -1,7 +1,7 @@
 //! Tasks: attempts, retries, replacements, and what their end means for their messages.
 
 use super::effect::{Effect, HookCall, RunRequest};
-use super::message::{Fate, TaskEnd};
+use super::message::{Fate, MessageState, TaskEnd};
 use super::{HookFailure, Partition, Timer};
 use drakkar_api::{
     ErrorAction, Event, Execution, Hook, Offset, Outputs, Priority, RunId, Task, TaskFailure,
@@ -28,6 +28,8 @@ pub(super) struct TaskState {
     /// How many replacements led to it.
     generation: u32,
     pub(super) phase: TaskPhase,
+    /// Bytes of `task`.
+    input_bytes: usize,
     output: Option<Arc<TaskOutput>>,
     /// Bytes of `output`.
     output_bytes: usize,
@@ -69,10 +71,13 @@ impl Partition {
         offsets.sort_unstable();
         offsets.dedup();
         // Messages that were settled while the window was taken one by one need the task no more.
-        offsets.retain(|offset| self.messages.get(offset).is_some_and(|m| m.takes_tasks()));
+        offsets
+            .retain(|offset| self.messages.get(offset).is_some_and(MessageState::takes_arranged));
         if task.id.is_none() {
             task.id = Some(self.make_task_id(key));
         }
+        let input_bytes = task.size_bytes();
+        self.held_bytes += input_bytes;
         let task = Arc::new(task);
         let first = offsets.first().and_then(|offset| self.messages.get(offset));
         let ordinal = first.map_or(0, |message| message.tasks_total);
@@ -91,6 +96,7 @@ impl Partition {
             attempt: 0,
             generation,
             phase: TaskPhase::Waiting,
+            input_bytes,
             output: None,
             output_bytes: 0,
         };
@@ -273,13 +279,7 @@ impl Partition {
         let state = &self.tasks[&key];
         let generation = state.generation + 1;
         let (window, parent) = (state.window, state.task.id.clone());
-        let limit = self.config.replacements_max;
-        let refused = if generation > limit && !tasks.is_empty() {
-            Some(format!("a chain of more than {limit} replacements (executor.max_replacements)"))
-        } else {
-            tasks.iter().find_map(|task| self.check_offsets(task).err())
-        };
-        if let Some(error) = refused {
+        if let Err(error) = self.check_replacements(window, generation, &tasks) {
             let failure = HookFailure { hook: Hook::OnError, error, panicked: false };
             self.observer.observe(&Event::HookFailed {
                 hook: Hook::OnError,
@@ -308,6 +308,32 @@ impl Partition {
         }
     }
 
+    /// A chain of replacements must end, must not fan out without a limit, and its tasks must name
+    /// open messages.
+    fn check_replacements(
+        &self,
+        window: WindowId,
+        generation: u32,
+        tasks: &[Task],
+    ) -> Result<(), String> {
+        let limit = self.config.replacements_max;
+        if generation > limit && !tasks.is_empty() {
+            return Err(format!(
+                "a chain of more than {limit} replacements (executor.max_replacements)"
+            ));
+        }
+        let limit = self.config.window_tasks_max;
+        let open = self.windows[&window].open_tasks - 1 + tasks.len();
+        if tasks.len() > 1 && open > limit {
+            return Err(format!(
+                "{open} open tasks of one window, the limit is {limit} \
+                 (executor.max_tasks_per_window)"
+            ));
+        }
+        let takes = MessageState::takes_replacement;
+        tasks.iter().try_for_each(|task| self.check_offsets(task, takes))
+    }
+
     /// The task failed for good: its messages go to the dead letters.
     pub(super) fn fail_task(&mut self, key: TaskKey, fate: &Fate) {
         let offsets = self.tasks[&key].offsets.clone();
@@ -320,7 +346,7 @@ impl Partition {
     /// The task needs nothing more.
     pub(super) fn settle_task(&mut self, key: TaskKey, end: TaskEnd) {
         let state = self.tasks.remove(&key).expect("a task is settled once");
-        self.held_bytes -= state.output_bytes;
+        self.held_bytes -= state.input_bytes + state.output_bytes;
         let keep = !self.hooks.window_missing && end != TaskEnd::Replaced;
         let window = self.windows.get_mut(&state.window).expect("a window outlives its tasks");
         window.open_tasks -= 1;

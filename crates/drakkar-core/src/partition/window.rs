@@ -46,10 +46,7 @@ pub(super) enum WindowPhase {
 impl Partition {
     /// Forms a window, if one may be formed and there is something to put into it.
     pub(super) fn form_window(&mut self) {
-        let may = self.arranging.is_none()
-            && !self.drain.is_active()
-            && self.windows.len() < self.config.open_windows_max;
-        if !may {
+        if self.arranging.is_some() || self.drain.is_active() || !self.may_open_window() {
             return;
         }
         let room = self.config.ahead_max.saturating_sub(self.watermark.ahead());

@@ -3,5 +3,12 @@
 
 mod world;
 
+mod accounting;
+mod arrange;
+mod backpressure;
+mod commits;
 mod delivery;
+mod hooks;
 mod outcomes;
+mod parse;
+mod retry;

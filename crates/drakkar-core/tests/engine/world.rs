@@ -319,8 +319,8 @@ impl fmt::Debug for World {
         writeln!(f, "letters {:?}", self.letters())?;
         writeln!(f, "{:?}, {} assigned", self.status.load(), self.status.assigned())?;
         let events = self.seen.all();
-        let last = events.iter().rev().take(60).rev();
-        last.map(|event| &event.text).try_for_each(|text| writeln!(f, "  {text}"))
+        let last = events.iter().rev().take(25).rev();
+        last.map(|event| &event.text).try_for_each(|text| writeln!(f, "  {text:.160}"))
     }
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod common;
+mod conformance;
 mod delivery;
 mod full_disk;
 mod shared_file;

@@ -52,7 +52,10 @@ fn sinks() -> Table {
         sinks = match is_sink_compiled(name) || sink_fields(name).is_some() {
             true => {
                 let fields = sink_fields(name).unwrap_or_default();
-                let table = Table::new(sink_about(name)).fields(fields);
+                let own = fields.iter().filter(|field| !is_client(field));
+                let table = own.fold(Table::new(sink_about(name)), |table, field| {
+                    table.fields(std::slice::from_ref(field))
+                });
                 // Some crates declare the address of their page themselves.
                 let has_page = fields.iter().any(|field| field.name == UI_URL.name);
                 let table = if has_page { table } else { table.fields(&[UI_URL]) };
@@ -66,6 +69,11 @@ fn sinks() -> Table {
     sinks
         .table("retry", Table::from(&drakkar_core::RETRY_SECTION))
         .table("circuit_breaker", Table::from(&CIRCUIT_BREAKER))
+}
+
+/// Returns whether a setting is one of a Kafka client's, which [`Table::kafka_client`] adds.
+fn is_client(field: &Field) -> bool {
+    drakkar_kafka::FIELDS.iter().any(|client| client.name == field.name)
 }
 
 fn sink_about(name: &str) -> &'static str {

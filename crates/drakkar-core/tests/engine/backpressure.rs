@@ -1,0 +1,243 @@
+//! What stops messages from flowing, whom it stops, and when they flow again.
+
+use crate::world::{MILLISECOND, ROOMY, SECOND, Setup, input, partition, record};
+use drakkar_api::{Flow, Hook, Outputs, Task};
+use drakkar_core::Thresholds;
+use drakkar_testkit::{FakeRun, Reaction, TestHandler};
+use std::time::Duration;
+
+/// Tasks that take a second, or as long as the test when their input is "stuck".
+fn second(task: &Task, _attempt: u32) -> FakeRun {
+    let text = input(task);
+    let lasting = if text == "stuck" { SECOND * 100 } else { SECOND };
+    FakeRun::success(text).lasting(lasting)
+}
+
+fn handed_over(world: &crate::world::World) -> usize {
+    world.source.handed_over().len()
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn the_flow_closes_at_the_high_mark_and_opens_at_the_low_one() {
+    let setup = Setup::new(TestHandler::new()).tasks(2, second).config(|config| {
+        config.window_size = 1;
+        config.load_count = Thresholds { pause_at: 10, resume_at: 4 };
+    });
+    let setup = Setup { source: setup.source.clone().with_hand_over_max(1), ..setup };
+    let world = setup.start(&["x"; 40]).await;
+    world.until("the flow is closed", |w| w.source.flow() == Flow::Closed).await;
+    assert!(world.status.is_backpressured());
+    assert_eq!((handed_over(&world), world.status.load().count), (10, 10));
+    world.until_seen("Backpressure", 3).await;
+    // Six were done, so that four were left; then six more came.
+    assert_eq!(handed_over(&world), 16);
+    world.until_done().await;
+    let events = world.seen.named("Backpressure");
+    let active: Vec<_> = events.iter().map(|event| event.text.contains("active: true")).collect();
+    assert!(active.chunks(2).all(|pair| pair == [true, false]), "{events:?}");
+    assert!(events[0].text.contains("load: 10") && events[1].text.contains("load: 4"));
+    assert_eq!(world.executor.active_max(), 2);
+    world.finish().await;
+}
+
+// D11: the original looked about once a second whether it might go on, and its pool ran dry.
+#[tokio::test(start_paused = true)]
+async fn the_pool_never_runs_dry_under_backpressure() {
+    let setup = Setup::new(TestHandler::new())
+        .tasks(4, |_, _| FakeRun::exit(0).lasting(MILLISECOND * 10))
+        .config(|config| config.load_count = Thresholds { pause_at: 32, resume_at: 16 });
+    let world = setup.start(&["x"; 400]).await;
+    let began = tokio::time::Instant::now();
+    world.until("all are finished", |w| w.ends().len() == 400).await;
+    let best = Duration::from_millis(10 * 400 / 4);
+    assert!(began.elapsed() < best + best / 10, "{:?}", began.elapsed());
+    world.until_done().await;
+    world.finish().await;
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn messages_in_their_last_hooks_and_deliveries_count() {
+    let handler = TestHandler::new()
+        .with_message_complete(|_, _| Ok(Outputs::new().with(record("m"))))
+        .with_slow(Hook::OnMessageComplete, SECOND * 5);
+    let setup = Setup::new(handler)
+        .config(|config| config.load_count = Thresholds { pause_at: 8, resume_at: 2 })
+        .sink(|sink| sink.react_with(|_| Reaction::confirm().taking(SECOND * 5)));
+    let setup = Setup { source: setup.source.clone().with_hand_over_max(1), ..setup };
+    let world = setup.start(&["x"; 20]).await;
+    tokio::time::sleep(SECOND * 3).await;
+    assert_eq!((handed_over(&world), world.status.load().count), (8, 8), "in the hook");
+    tokio::time::sleep(SECOND * 5).await;
+    assert_eq!((handed_over(&world), world.status.load().count), (8, 8), "in delivery");
+    world.until_done().await;
+    world.finish().await;
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn bytes_of_messages_outputs_and_payloads_close_the_flow() {
+    let handler = TestHandler::new()
+        .with_arrange(|window, _| Ok(window.messages().map(Task::for_message).collect()))
+        .with_task_complete(|_, _| Ok(Outputs::new().with(record([b'p'; 5000]))))
+        .with_slow(Hook::OnTaskComplete, SECOND);
+    let setup = Setup::new(handler)
+        .config(|config| {
+            config.load_bytes = Thresholds { pause_at: 10_000, resume_at: 5_000 };
+            config.window_size = 1;
+        })
+        .tasks(8, |_, _| FakeRun::success(vec![b'o'; 3000]).lasting(SECOND))
+        .sink(|sink| sink.react_with(|_| Reaction::confirm().taking(SECOND)));
+    let setup = Setup { source: setup.source.clone().with_hand_over_max(1), ..setup };
+    let large = "m".repeat(2000);
+    let world = setup.start(&[large.as_str(); 5]).await;
+    tokio::time::sleep(MILLISECOND * 500).await;
+    assert_eq!(world.status.load().bytes, 10_000, "five messages");
+    assert_eq!(world.source.flow(), Flow::Closed);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(world.status.load().bytes, 25_000, "and what their tasks put out");
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(world.status.load().bytes, 50_000, "and their payloads");
+    world.until_done().await;
+    assert_eq!(world.source.flow(), Flow::Open);
+    world.finish().await;
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn what_tasks_are_given_counts_too() {
+    let handler = TestHandler::new().with_arrange(|window, _| {
+        Ok(window.messages().map(|m| Task::for_message(m).stdin(vec![b'i'; 70_000])).collect())
+    });
+    let setup = Setup::new(handler).tasks(8, |_, _| FakeRun::exit(0).lasting(SECOND));
+    let world = setup.start(&["a", "b"]).await;
+    world.until_seen("TaskStarted", 2).await;
+    assert_eq!(world.status.load().bytes, 140_002);
+    world.until_done().await;
+    world.finish().await;
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn a_partition_is_given_no_more_than_fits_into_its_buffer() {
+    let handler = TestHandler::new().with_slow(Hook::Arrange, SECOND * 10);
+    let setup = Setup::new(handler).config(|config| {
+        config.window_size = 2;
+        config.buffer_messages = 8;
+        config.load_count = ROOMY;
+    });
+    let world = setup.start(&["x"; 30]).await;
+    world.until_seen("Consumed", 1).await;
+    tokio::time::sleep(SECOND * 5).await;
+    // Two are being arranged, eight wait.
+    assert_eq!(handed_over(&world), 10);
+    tokio::time::sleep(SECOND * 10).await;
+    assert_eq!(handed_over(&world), 12);
+    world.until_done().await;
+    world.finish().await;
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn a_partition_is_given_no_more_bytes_than_fit_into_its_buffer_and_one_message() {
+    let handler = TestHandler::new().with_slow(Hook::Arrange, SECOND * 10);
+    let setup = Setup::new(handler).config(|config| {
+        config.window_size = 1;
+        config.buffer_bytes = 5000;
+        config.load_count = ROOMY;
+    });
+    let large = "x".repeat(2000);
+    let world = setup.start(&[large.as_str(); 20]).await;
+    world.until_seen("Consumed", 1).await;
+    tokio::time::sleep(SECOND * 5).await;
+    let held = handed_over(&world);
+    assert!((3..=4).contains(&held), "{held}");
+    tokio::time::sleep(SECOND * 60).await;
+    let queued = handed_over(&world) - world.ends().len() - 1;
+    assert!(queued <= 4, "{queued}");
+    world.until_done().await;
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_larger_than_the_buffer_passes() {
+    let setup = Setup::new(TestHandler::new()).config(|config| config.buffer_bytes = 1024);
+    let huge = "x".repeat(10_000);
+    let world = setup.start(&[huge.as_str(), "a", huge.as_str(), "b"]).await;
+    world.until_done().await;
+    world.finish().await;
+}
+
+// Promise: FT-3, FT-1
+#[tokio::test(start_paused = true)]
+async fn a_partition_is_not_read_too_far_beyond_an_unfinished_offset() {
+    let setup = Setup::new(TestHandler::new()).tasks(8, second).config(|config| {
+        config.window_size = 10;
+        config.buffer_messages = 20;
+        config.ahead_max = 50;
+    });
+    let world = setup.start(&["first"]).await;
+    world.until_done().await;
+    world.produce(0, &["stuck"]);
+    world.produce(0, &["x"; 200]);
+    world.until("49 others are finished", |w| w.ends().len() == 50).await;
+    tokio::time::sleep(SECOND * 20).await;
+    assert_eq!(world.ends().len(), 50, "fifty offsets are open or wait for the first of them");
+    assert!(handed_over(&world) <= 1 + 50 + 20, "{}", handed_over(&world));
+    let stalls = world.seen.named("PartitionFailed");
+    assert_eq!(stalls.len(), 1, "it is said once");
+    let text = &stalls[0].text;
+    assert!(text.contains("stalled: offset 1 is unfinished, "), "{text}");
+    assert!(text.contains("(kafka.max_ahead_offsets)"), "{text}");
+    world.seen.clear();
+    world.until_done().await;
+    world.finish().await;
+}
+
+// Promise: FT-1, FT-3
+#[tokio::test(start_paused = true)]
+async fn a_blocked_partition_does_not_stop_the_others() {
+    let setup = Setup::new(TestHandler::new()).tasks(8, second).config(|config| {
+        config.window_size = 10;
+        config.buffer_messages = 40;
+        config.ahead_max = 20;
+        config.load_count = Thresholds { pause_at: 32, resume_at: 8 };
+    });
+    let world = setup.start(&["first"]).await;
+    world.until_done().await;
+    world.produce(0, &["stuck"]);
+    world.produce(0, &["x"; 200]);
+    world.until_seen("PartitionFailed", 1).await;
+    tokio::time::sleep(SECOND * 5).await;
+    world.produce(1, &["x"; 100]);
+    world.source.assign(&[partition(1)]);
+    let began = tokio::time::Instant::now();
+    world.until_committed(1, 100).await;
+    assert!(began.elapsed() < SECOND * 30, "{:?}", began.elapsed());
+    assert_eq!(world.committed(0), Some(1), "it is still blocked");
+    world.seen.clear();
+    world.until_done().await;
+    world.finish().await;
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn too_many_open_windows_stop_their_partition_only() {
+    let setup = Setup::new(TestHandler::new()).tasks(8, second).config(|config| {
+        config.window_size = 1;
+        config.buffer_messages = 40;
+        config.open_windows_max = 3;
+        config.load_count = Thresholds { pause_at: 32, resume_at: 8 };
+    });
+    let world = setup.start(&["stuck", "stuck", "stuck"]).await;
+    world.produce(0, &["x"; 100]);
+    tokio::time::sleep(SECOND * 5).await;
+    assert_eq!(world.hooks.count(Hook::Arrange), 3);
+    world.produce(1, &["x"; 50]);
+    world.source.assign(&[partition(1)]);
+    world.until_committed(1, 50).await;
+    assert_eq!(world.hooks.count(Hook::Arrange), 53);
+    world.until_done().await;
+    world.finish().await;
+}

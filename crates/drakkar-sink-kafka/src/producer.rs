@@ -1,0 +1,182 @@
+//! One producer of librdkafka and its callbacks.
+
+use crate::encode::Encoded;
+use crate::persistence::persistence;
+use crate::report::{Report, Ticket};
+use drakkar_kafka::{ErrorClass, classify};
+use rdkafka::ClientConfig;
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Whether a producer can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Health {
+    /// It can.
+    Good,
+    /// It can, but was made with limits that are out of date: make a new one for what comes next.
+    Stale,
+    /// It is beyond repair.
+    Broken,
+}
+
+/// The callbacks. They run on the client's polling thread and never block.
+pub(crate) struct Callbacks {
+    sink: String,
+    health: watch::Sender<Health>,
+    /// The last error of the whole client, such as refused credentials.
+    last_error: Mutex<Option<RDKafkaErrorCode>>,
+}
+
+impl ClientContext for Callbacks {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let sink = self.sink.as_str();
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => {
+                // Whether it becomes an error is decided by the verdicts.
+                tracing::warn!(sink, facility, message, "the kafka client warns");
+            }
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(sink, facility, message, "the kafka client says");
+            }
+            RDKafkaLogLevel::Debug => {
+                tracing::debug!(sink, facility, message, "the kafka client says");
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(sink = %self.sink, %error, reason, "the kafka client has trouble");
+        let Some(code) = error.rdkafka_error_code() else { return };
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
+        self.note(code);
+    }
+}
+
+impl ProducerContext for Callbacks {
+    type DeliveryOpaque = Box<Ticket>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+        let report = match result {
+            Ok(_) => Report::Delivered,
+            Err((error, record)) => {
+                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+                self.note(code);
+                Report::Failed { code, persistence: persistence(record) }
+            }
+        };
+        ticket.settle(report);
+    }
+}
+
+impl Callbacks {
+    /// Takes from an error what it says about the producer.
+    ///
+    /// A record that is too large although the client let it pass means that the limits are out of
+    /// date; a new producer learns the present ones.
+    fn note(&self, code: RDKafkaErrorCode) {
+        let health = match classify(code) {
+            ErrorClass::Fatal | ErrorClass::Fenced => Health::Broken,
+            ErrorClass::TooLarge => Health::Stale,
+            _ => return,
+        };
+        self.health.send_if_modified(|present| {
+            let worse = health > *present;
+            *present = health.max(*present);
+            worse
+        });
+    }
+}
+
+/// A producer with a polling thread. Dropping it never blocks the thread that drops it.
+pub(crate) struct Producer {
+    inner: Option<ThreadedProducer<Callbacks>>,
+    health: watch::Receiver<Health>,
+}
+
+impl Producer {
+    pub(crate) fn create(sink: &str, config: &ClientConfig) -> KafkaResult<Self> {
+        let (sender, health) = watch::channel(Health::Good);
+        let callbacks =
+            Callbacks { sink: sink.to_owned(), health: sender, last_error: Mutex::new(None) };
+        let inner = ThreadedProducer::from_config_and_context(config, callbacks)?;
+        Ok(Self { inner: Some(inner), health })
+    }
+
+    fn inner(&self) -> &ThreadedProducer<Callbacks> {
+        self.inner.as_ref().expect("it is taken out by drop only")
+    }
+
+    pub(crate) fn client(&self) -> &Client<Callbacks> {
+        self.inner().client()
+    }
+
+    /// Returns the last error of the whole client.
+    pub(crate) fn last_error(&self) -> Option<RDKafkaErrorCode> {
+        let last_error = &self.client().context().last_error;
+        *last_error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a record into the client's queue, or says why not and gives it back.
+    pub(crate) fn enqueue<'a>(
+        &self,
+        record: Encoded<'a>,
+    ) -> Result<(), (RDKafkaErrorCode, Encoded<'a>)> {
+        self.inner().send(record).map_err(|(error, record)| {
+            (error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), record)
+        })
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        match self.client().fatal_error() {
+            Some(_) => Health::Broken,
+            None => *self.health.borrow(),
+        }
+    }
+
+    /// Returns when the producer breaks; never, if it does not.
+    pub(crate) async fn breaks(&self) {
+        let mut health = self.health.clone();
+        if health.wait_for(|health| *health == Health::Broken).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Ends everything that is queued or under way: each record gets its report now.
+    pub(crate) fn give_up(&self) {
+        self.inner().purge(PurgeConfig::default().queue().inflight());
+    }
+
+    /// Waits until every record has its report. Blocks.
+    pub(crate) fn flush(&self, within: Duration) -> bool {
+        self.inner().flush(within).is_ok()
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        let Some(inner) = self.inner.take() else { return };
+        // It joins its threads, which takes up to a second.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(inner))),
+            Err(_) => drop(inner),
+        }
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer").field("health", &*self.health.borrow()).finish_non_exhaustive()
+    }
+}
