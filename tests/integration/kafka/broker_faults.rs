@@ -31,6 +31,7 @@ fn survive(name: &str, fault: impl Fn(&Broker) -> Result<()>) -> Result<()> {
     let feed = pipeline.feed(BACKLOG)?;
     let mut worker = pipeline.worker("only")?.start()?;
     pipeline.wait_for_records(RECORDS, RUN)?;
+    pipeline.wait_for_commits_beyond(0, RUN)?;
     let committed = pipeline.committed()?.count();
     fault(pipeline.broker())?;
     // Only a worker that has gone on can write and commit more.

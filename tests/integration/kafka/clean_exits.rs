@@ -24,8 +24,8 @@ const LONG_DRAIN_TASKS: u64 = 4_000;
 /// The documented exit code of a worker that was interrupted a second time.
 const EXIT_INTERRUPTED: i32 = 130;
 
-/// What "at once" means on a busy machine; a drain takes longer.
-const AT_ONCE: Duration = Duration::from_secs(2);
+/// What "at once" means on a busy machine. That it did not drain is shown by what it left undone.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 // Promise: DL-1, WM-1, RB-1
 #[test]
@@ -49,7 +49,7 @@ fn a_worker_that_is_terminated_leaves_nothing_undone_and_nothing_to_repeat() -> 
     account.exactly_once()
 }
 
-// Promise: RB-1, RB-2
+// Promise: RB-1
 #[test]
 fn workers_that_join_and_leave_cleanly_lose_and_repeat_nothing() -> Result<()> {
     let pipeline = Pipeline::new(1)?;

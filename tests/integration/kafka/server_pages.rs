@@ -19,6 +19,7 @@ fn the_pages_of_a_running_worker_agree_with_the_broker() -> Result<()> {
     check_sum(&metrics, "drakkar_messages_consumed_total", "", messages)?;
     check_sum(&metrics, "drakkar_executor_tasks_total", "status=\"started\"", tasks)?;
     check_sum(&metrics, "drakkar_executor_tasks_total", "status=\"completed\"", tasks)?;
+    check_sum(&metrics, "drakkar_messages_finished_total", "end=\"completed\"", messages)?;
     check_sum(&metrics, "drakkar_sink_payloads_delivered_total", "", tasks)?;
     check_sum(&metrics, "drakkar_assigned_partitions", "", 16.0)?;
     worker.terminate()?;
