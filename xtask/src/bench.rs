@@ -14,10 +14,12 @@ pub(crate) const HELP: &str = "\
 Brings up Kafka as a plain process, so that no container stands between it and the clock, runs the
 benchmarks in release mode, and takes down what it brought up.
 
-Usage: cargo xtask bench [--json] [--quick] [row..]
+Usage: cargo xtask bench [--json] [--quick] [--list] [row..]
 
 The arguments go to the drakkar-bench binary, which finds the broker in DRAKKAR_BENCH_KAFKA
-(host:port) and the worker to measure in DRAKKAR_BENCH_WORKER (a path).
+(host:port) and the worker to measure in DRAKKAR_BENCH_WORKER (a path). See docs/benchmarks.md.
+
+Exit codes: 0 every row measured and every floor met, 1 a row could not be measured, 2 a floor missed.
 ";
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
