@@ -114,7 +114,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut last = None;
     for number in 0..SINGLE_MESSAGES {
         // Not in step with the fetch that waits at the broker.
-        std::thread::sleep(Duration::from_micros(1500 + (number as u64 * 37) % 1000));
+        std::thread::park_timeout(Duration::from_micros(1500 + (number as u64 * 37) % 1000));
         let began = Instant::now();
         send(&producer, &topic, "x")?;
         let (at, epoch, batch) = arrived.recv_timeout(PATIENCE)?;
