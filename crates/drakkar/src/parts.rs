@@ -71,21 +71,32 @@ fn note<T>(problems: &mut Problems, made: Result<T, Problems>) -> Option<T> {
     made.map_err(|found| problems.extend(found)).ok()
 }
 
-/// Makes the sinks of the configuration. Types that are not compiled in were refused before.
+/// Makes the sinks of the configuration.
 fn sinks(config: &Config, worker: &WorkerId) -> Result<Vec<AnySink>, Problems> {
     let mut problems = Problems::new();
-    let mut sinks = Vec::new();
-    for (kind, name) in config.sinks() {
-        let sink = match kind {
-            #[cfg(feature = "sink-kafka")]
-            "kafka" => kafka_sink(config, name, worker),
-            #[cfg(feature = "sink-file")]
-            "filesystem" => file_sink(config, name),
-            _ => continue,
-        };
-        sinks.extend(note(&mut problems, sink));
+    let made = config.sinks().filter_map(|(kind, name)| sink(config, kind, name, worker));
+    let made: Vec<_> = made.filter_map(|sink| note(&mut problems, sink)).collect();
+    problems.into_result(made)
+}
+
+/// Makes one sink. `None` for a type that is not compiled in, which was refused before.
+#[cfg_attr(
+    not(all(feature = "sink-kafka", feature = "sink-file")),
+    expect(unused_variables, reason = "each sink needs some of them")
+)]
+fn sink(
+    config: &Config,
+    kind: &str,
+    name: &str,
+    worker: &WorkerId,
+) -> Option<Result<AnySink, Problems>> {
+    match kind {
+        #[cfg(feature = "sink-kafka")]
+        "kafka" => Some(kafka_sink(config, name, worker)),
+        #[cfg(feature = "sink-file")]
+        "filesystem" => Some(file_sink(config, name)),
+        _ => None,
     }
-    problems.into_result(sinks)
 }
 
 #[cfg(feature = "sink-kafka")]
