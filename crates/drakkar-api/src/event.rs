@@ -268,6 +268,11 @@ pub enum Event<'a> {
         /// Why, naming the culprit.
         reason: &'a str,
     },
+    /// A partition that was reported as failed goes on.
+    PartitionRecovered {
+        /// The partition.
+        partition: &'a PartitionId,
+    },
     /// A periodic task ran.
     PeriodicRun {
         /// Its name.

@@ -81,7 +81,8 @@ fn record(event: &Event<'_>) -> Recorded {
         | Event::Committed { partition, .. }
         | Event::CommitFailed { partition, .. }
         | Event::Depth { partition, .. }
-        | Event::PartitionFailed { partition, .. } => {
+        | Event::PartitionFailed { partition, .. }
+        | Event::PartitionRecovered { partition } => {
             recorded.partition = Some((*partition).clone());
         }
         Event::ParseFailed { partition, offset, .. }

@@ -97,6 +97,7 @@ impl Observer for Health {
                 self.lock().failed.insert((*partition).clone(), (*reason).to_owned());
             }
             Event::Assigned { partition }
+            | Event::PartitionRecovered { partition }
             | Event::Revoked { partition, .. }
             | Event::Lost { partition } => {
                 self.lock().failed.remove(*partition);

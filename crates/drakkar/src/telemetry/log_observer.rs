@@ -126,6 +126,15 @@ impl LogObserver {
                     reason
                 );
             }
+            Event::PartitionRecovered { partition } => {
+                line!(
+                    self,
+                    INFO,
+                    "partition",
+                    "partition_processor_recovered",
+                    partition = partition.partition()
+                );
+            }
             Event::Committed { partition, offset } => {
                 line!(
                     self,
