@@ -1,5 +1,6 @@
 //! The contract of user code.
 
+use crate::written::HookMissing;
 use crate::{
     CompletedWindow, Context, DecodeError, DeliveryFailure, HookResult, Message, MessageGroup,
     Outputs, PartitionId, SourceMessage, Task, TaskFailure, TaskOutput, Window,
@@ -98,7 +99,7 @@ pub trait Handler: Send + Sync + 'static {
         _done: &TaskOutput,
         _cx: &Context,
     ) -> impl Future<Output = HookResult<Outputs>> + Send {
-        ready(Ok(Outputs::hook_missing()))
+        HookMissing::new()
     }
 
     /// Runs once per message, when all its tasks are settled or it got none.
@@ -107,7 +108,7 @@ pub trait Handler: Send + Sync + 'static {
         _group: &MessageGroup<Self::Input>,
         _cx: &Context,
     ) -> impl Future<Output = HookResult<Outputs>> + Send {
-        ready(Ok(Outputs::hook_missing()))
+        HookMissing::new()
     }
 
     /// Runs once per window that had at least one task. A handler that writes this hook holds every
@@ -117,7 +118,7 @@ pub trait Handler: Send + Sync + 'static {
         _window: &CompletedWindow<Self::Input>,
         _cx: &Context,
     ) -> impl Future<Output = HookResult<Outputs>> + Send {
-        ready(Ok(Outputs::hook_missing()))
+        HookMissing::new()
     }
 
     /// Decides about a failed attempt. Called once per failed attempt, the last one included.

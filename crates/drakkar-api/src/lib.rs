@@ -32,6 +32,7 @@ mod source;
 mod task;
 mod time;
 mod window;
+mod written;
 
 pub use config::{Field, Kind, Problem, Problems, Secret, Section};
 pub use context::{ClientError, Clients, Context, ContextScope, WorkerInfo};
@@ -64,3 +65,4 @@ pub use task::{
 };
 pub use time::{Clock, Instant, Timestamp, TimestampKind};
 pub use window::{CompletedWindow, MessageGroup, Window};
+pub use written::WrittenHooks;
