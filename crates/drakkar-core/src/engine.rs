@@ -13,7 +13,7 @@ use crate::driver::{COMMIT_GRACE, DrainTicket, Mail, arrived_load, spawn_partiti
 use crate::erased::AnySink;
 use crate::error::{EngineError, EngineErrorKind};
 use crate::hooks::run_worker_hook;
-use crate::partition::Input;
+use crate::partition::{HookPresence, Input};
 use crate::shared::{Partitions, Shared, SharedParts};
 use drakkar_api::{
     Assignment, Clients, Clock, CommitOffset, Context, ContextScope, Epoch, Event, Executor,
@@ -133,6 +133,7 @@ impl Engine {
         let router = Router::new(sinks.iter().map(|sink| sink.id().clone()).collect());
         let context = Context::new(Arc::new(worker), Arc::new(clients), ContextScope::default());
         let shared = Arc::new(Shared::new(SharedParts {
+            hooks: HookPresence::of::<H>(),
             handler,
             source,
             executor,

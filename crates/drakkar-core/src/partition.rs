@@ -39,8 +39,8 @@ use crate::retry::Jitter;
 use crate::watermark::Watermark;
 use drain::Drain;
 use drakkar_api::{
-    Credit, Epoch, Event, Instant, Observer, Offset, PartitionId, Settlement, SourceMessage,
-    WindowId,
+    Credit, Epoch, Event, Handler, Instant, Observer, Offset, PartitionId, Settlement,
+    SourceMessage, WindowId, WrittenHooks,
 };
 use message::MessageState;
 use output::{Group, LetterState, OutputSet};
@@ -96,8 +96,8 @@ pub(crate) struct Partition {
     drain: Drain,
 }
 
-/// Which optional hooks the handler has, as far as known. A hook counts as present until its
-/// default body answered.
+/// Which optional hooks the handler has: known from its type, and learnt when a hook that is written
+/// only forwards to a default one. Until then it counts as present.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HookPresence {
     pub(crate) task_missing: bool,
@@ -110,6 +110,18 @@ pub(crate) struct HookPresence {
 enum Timer {
     Arrange(WindowId),
     Attempt(TaskKey),
+}
+
+impl HookPresence {
+    /// Looks at the type of a handler.
+    pub(crate) fn of<H: Handler>() -> Self {
+        let written = WrittenHooks::of::<H>();
+        Self {
+            task_missing: !written.task_complete,
+            message_missing: !written.message_complete,
+            window_missing: !written.window_complete,
+        }
+    }
 }
 
 impl Partition {
@@ -234,8 +246,9 @@ impl Partition {
     /// again when half of the distance was made good.
     fn report_stall(&mut self) {
         let ahead = self.watermark.ahead();
-        if ahead <= self.config.ahead_max / 2 {
+        if self.stall_reported && ahead <= self.config.ahead_max / 2 {
             self.stall_reported = false;
+            self.observer.observe(&Event::PartitionRecovered { partition: &self.id });
         }
         let Some(offset) = self.watermark.blocking() else { return };
         let finished = ahead - self.watermark.unfinished();

@@ -117,6 +117,7 @@ pub(crate) struct Shared {
 
 /// What [`Shared`] is made of.
 pub(crate) struct SharedParts {
+    pub(crate) hooks: HookPresence,
     pub(crate) handler: Arc<dyn DynHandler>,
     pub(crate) source: Arc<dyn Source>,
     pub(crate) executor: Arc<dyn Executor>,
@@ -147,7 +148,7 @@ impl Shared {
             partitions: parts.partitions,
             runtime: tokio::runtime::Handle::current(),
             gate: Mutex::new(gate),
-            hooks: Mutex::default(),
+            hooks: Mutex::new(parts.hooks),
             worker_hooks: Mutex::default(),
             closing: AtomicBool::new(false),
         }

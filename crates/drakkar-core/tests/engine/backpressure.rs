@@ -218,6 +218,7 @@ async fn a_blocked_partition_does_not_stop_the_others() {
     assert_eq!(world.committed(0), Some(1), "it is still blocked");
     world.seen.clear();
     world.until_done().await;
+    assert_eq!(world.seen.count("PartitionRecovered"), 1, "what was reported is taken back");
     world.finish().await;
 }
 

@@ -75,7 +75,7 @@ async fn the_order_is_task_then_message_then_window_then_commit() {
 #[tokio::test(start_paused = true)]
 async fn without_a_window_hook_a_slow_task_does_not_hold_back_what_came_before() {
     let setup = Setup::new(TestHandler::new()).tasks(4, slowly);
-    // That there is no window hook shows at the end of the first window.
+    // That this handler's closure is not set shows at the end of the first window.
     let world = setup.start(&["first"]).await;
     world.until_done().await;
     world.produce(0, &["a", "b", "slow", "c"]);
@@ -83,6 +83,30 @@ async fn without_a_window_hook_a_slow_task_does_not_hold_back_what_came_before()
     assert_eq!(world.executor.records().iter().filter(|run| run.outcome.is_none()).count(), 1);
     world.until_done().await;
     assert_eq!(world.commits(0), [1, 3, 5]);
+    world.finish().await;
+}
+
+/// A handler that writes no window hook, as its type shows.
+struct Echo;
+
+impl Handler for Echo {
+    type Input = RawInput;
+
+    async fn arrange(&self, window: &Window<RawInput>, _: &Context) -> HookResult<Vec<Task>> {
+        let task = |message: &Message<RawInput>| {
+            Task::for_message(message).stdin(message.value().cloned().unwrap_or_default())
+        };
+        Ok(window.messages().map(task).collect())
+    }
+}
+
+// Promise: DL-2
+#[tokio::test(start_paused = true)]
+async fn without_a_window_hook_even_the_first_window_commits_message_by_message() {
+    let world = Setup::of(Echo).tasks(4, slowly).start(&["a", "b", "slow", "c"]).await;
+    world.until_committed(0, 2).await;
+    assert_eq!(world.executor.records().iter().filter(|run| run.outcome.is_none()).count(), 1);
+    world.until_done().await;
     world.finish().await;
 }
 
