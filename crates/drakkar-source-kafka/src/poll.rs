@@ -158,7 +158,7 @@ impl PollThread {
             if is_over {
                 return Err(self.missing_topic(timeout));
             }
-            patience *= 2;
+            patience = doubled(patience, timeout);
             self.shared.sleep(TOPIC_RETRY_INTERVAL.min(left));
         }
     }
@@ -228,6 +228,11 @@ enum TopicState {
     Refused(SourceError),
     /// Nobody answered.
     Unknown(KafkaError),
+}
+
+/// The patience of the next attempt. A start may wait for hours, so it must not grow for ever.
+fn doubled(patience: Duration, limit: Duration) -> Duration {
+    patience.saturating_mul(2).min(limit)
 }
 
 fn ask_for_topic(consumer: &Consumer, topic: &str, patience: Duration) -> Result<(), TopicState> {
@@ -451,5 +456,22 @@ fn drop_client(consumer: Arc<Consumer>) {
     });
     if spawned.is_err() || answer.wait_timeout(CLOSE_PATIENCE).is_err() {
         tracing::warn!("the client did not close in time and is left behind");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_grows_to_the_limit_and_stays_there() {
+        let limit = Duration::from_secs(30);
+        let mut patience = Duration::from_millis(500);
+        patience = doubled(patience, limit);
+        assert_eq!(patience, Duration::from_secs(1));
+        for _ in 0..1000 {
+            patience = doubled(patience, limit);
+        }
+        assert_eq!(patience, limit);
     }
 }
