@@ -179,15 +179,16 @@ impl Connector {
     /// Makes the error of a question without an answer: what the client as a whole last said, if
     /// that cannot pass by itself.
     fn unreachable(&self, asker: &Producer, code: Option<Code>) -> SinkError {
+        let brokers = self.base.get("bootstrap.servers").unwrap_or_default();
         let refused = asker.last_error().filter(|code| {
             matches!(classify(*code), ErrorClass::Authentication | ErrorClass::Authorization)
         });
         if let Some(code) = refused {
             let why = text(code);
-            return error(classify(code), format!("failed to connect to the brokers: {why}"));
+            return error(classify(code), format!("failed to connect to \"{brokers}\": {why}"));
         }
         let why = asker.last_error().or(code).map_or_else(|| "no answer".to_owned(), text);
-        let text = format!("failed to reach a broker: {why}");
+        let text = format!("failed to reach a broker of \"{brokers}\": {why}");
         SinkError::temporary(SinkErrorKind::Connection, text)
     }
 

@@ -15,6 +15,10 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How often the log hears of an error that repeats itself.
+const TROUBLE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Whether a producer can go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,12 +31,20 @@ pub(crate) enum Health {
     Broken,
 }
 
+/// An error of the whole client.
+#[derive(Clone, Copy, Debug)]
+struct ClientError {
+    code: RDKafkaErrorCode,
+    /// When the log was told of it.
+    logged_at: Instant,
+}
+
 /// The callbacks. They run on the client's polling thread and never block.
 pub(crate) struct Callbacks {
     sink: String,
     health: watch::Sender<Health>,
     /// The last error of the whole client, such as refused credentials.
-    last_error: Mutex<Option<RDKafkaErrorCode>>,
+    last_error: Mutex<Option<ClientError>>,
 }
 
 impl ClientContext for Callbacks {
@@ -57,9 +69,10 @@ impl ClientContext for Callbacks {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(sink = %self.sink, %error, reason, "the kafka client has trouble");
-        let Some(code) = error.rdkafka_error_code() else { return };
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        if self.keep(code, Instant::now()) {
+            tracing::warn!(sink = %self.sink, %error, reason, "the kafka client has trouble");
+        }
         self.note(code);
     }
 }
@@ -81,6 +94,18 @@ impl ProducerContext for Callbacks {
 }
 
 impl Callbacks {
+    /// Remembers an error and answers whether the log should hear of it: a client that cannot reach
+    /// its brokers repeats itself many times a second.
+    fn keep(&self, code: RDKafkaErrorCode, now: Instant) -> bool {
+        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_repeated =
+            last.is_some_and(|last| last.code == code && now - last.logged_at < TROUBLE_INTERVAL);
+        if !is_repeated {
+            *last = Some(ClientError { code, logged_at: now });
+        }
+        !is_repeated
+    }
+
     /// Takes from an error what it says about the producer.
     ///
     /// A record that is too large although the client let it pass means that the limits are out of
@@ -125,7 +150,7 @@ impl Producer {
     /// Returns the last error of the whole client.
     pub(crate) fn last_error(&self) -> Option<RDKafkaErrorCode> {
         let last_error = &self.client().context().last_error;
-        *last_error.lock().unwrap_or_else(PoisonError::into_inner)
+        last_error.lock().unwrap_or_else(PoisonError::into_inner).map(|last| last.code)
     }
 
     /// Puts a record into the client's queue, or says why not and gives it back.
@@ -178,5 +203,25 @@ impl Drop for Producer {
 impl fmt::Debug for Producer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Producer").field("health", &*self.health.borrow()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::types::RDKafkaErrorCode::{AllBrokersDown, Authentication};
+
+    #[test]
+    fn the_log_hears_of_a_repeated_error_now_and_then() {
+        let (health, _) = watch::channel(Health::Good);
+        let callbacks = Callbacks { sink: "s".to_owned(), health, last_error: Mutex::new(None) };
+        let start = Instant::now();
+        let keep = |code, seconds| callbacks.keep(code, start + Duration::from_secs(seconds));
+        assert!(keep(AllBrokersDown, 0));
+        assert!(!keep(AllBrokersDown, 1));
+        assert!(!keep(AllBrokersDown, 9), "a repetition counts from the line in the log");
+        assert!(keep(AllBrokersDown, 10));
+        assert!(keep(Authentication, 11), "another error is news");
+        assert!(keep(AllBrokersDown, 12));
     }
 }

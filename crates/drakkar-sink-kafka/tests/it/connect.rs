@@ -44,6 +44,7 @@ async fn unreachable_brokers_are_an_error_within_the_deadline() {
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert_eq!(error.kind(), SinkErrorKind::Connection, "{error}");
     assert_eq!(error.status(), ErrorStatus::Temporary);
+    assert!(error.message().contains(&broker.bootstrap_servers()), "which broker: {error}");
     let verdicts = deliver(&sink, &[KafkaRecord::bytes("x")]).await;
     assert!(matches!(&verdicts[..], [Verdict::NotApplied(_)]), "{verdicts:?}");
     broker.broker_up(Broker::All).unwrap();
