@@ -81,5 +81,5 @@ async fn main() -> anyhow::Result<ExitCode> {
     let settings = Settings::from_env()?;
     let config = Config::from_yaml_str(&settings.yaml()?, [])?;
     let handler = Bench { mode: settings.mode, fanout: settings.fanout };
-    Ok(App::new(handler).config(config).run_to_exit_code().await)
+    Ok(App::new(handler).worker_name(settings.worker_id).config(config).run_to_exit_code().await)
 }

@@ -37,7 +37,7 @@ pub(crate) struct Settings {
     source: String,
     sink: String,
     group: String,
-    worker_id: String,
+    pub(crate) worker_id: String,
 }
 
 impl Settings {
@@ -67,7 +67,6 @@ impl Settings {
         };
         let session = number("BENCH_SESSION_MS", 45_000)?;
         let config = json!({
-            "worker_name_env": "BENCH_WORKER_ID",
             "kafka": {
                 "brokers": self.brokers,
                 "source_topic": self.source,
