@@ -81,7 +81,7 @@ fn sinks(config: &Config, worker: &WorkerId) -> Result<Vec<AnySink>, Problems> {
 
 /// Makes one sink. `None` for a type that is not compiled in, which was refused before.
 #[cfg_attr(
-    not(all(feature = "sink-kafka", feature = "sink-file")),
+    not(feature = "sink-kafka"),
     expect(unused_variables, reason = "each sink needs some of them")
 )]
 fn sink(
