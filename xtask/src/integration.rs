@@ -24,15 +24,30 @@ The tests find their services in DRAKKAR_TEST_<SERVICE> (host:port), the worker 
 DRAKKAR_BENCH_WORKER, and in DRAKKAR_XTASK the program that restarts a service for them.
 ";
 
-/// A test target of the package `drakkar-integration` and what it needs.
+/// Test targets that need the same services.
 #[derive(Debug)]
 struct Suite {
-    /// Its name on the command line and that of the target.
+    /// Its name on the command line.
     name: &'static str,
     services: &'static [Service],
+    targets: &'static [Target],
 }
 
-static SUITES: [Suite; 1] = [Suite { name: "kafka", services: &[Service::Kafka] }];
+/// A test target that only this command runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Target {
+    package: &'static str,
+    name: &'static str,
+}
+
+static SUITES: [Suite; 1] = [Suite {
+    name: "kafka",
+    services: &[Service::Kafka],
+    targets: &[
+        Target { package: "drakkar-sink-kafka", name: "real" },
+        Target { package: "drakkar-integration", name: "kafka" },
+    ],
+}];
 
 pub(crate) fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let test_arguments = arguments.after_dashes();
@@ -51,15 +66,22 @@ fn run_suites(
     let worker = bench::build_worker()?;
     for suite in suites {
         let session = Session::begin(suite.services, provider)?;
-        let mut tests = test_command(suite, test_arguments);
-        for &service in suite.services {
-            let address = session.address(service)?;
-            tests.env(address_variable(service), address.to_string());
+        let mut failure = None;
+        for target in suite.targets {
+            let mut tests = test_command(target, test_arguments);
+            for &service in suite.services {
+                let address = session.address(service)?;
+                tests.env(address_variable(service), address.to_string());
+            }
+            tests.env("DRAKKAR_BENCH_WORKER", &worker).env("DRAKKAR_XTASK", &xtask);
+            let status = cargo::status(&mut tests)?;
+            if !status.success() {
+                failure = Some(status);
+                break;
+            }
         }
-        tests.env("DRAKKAR_BENCH_WORKER", &worker).env("DRAKKAR_XTASK", &xtask);
-        let status = cargo::status(&mut tests)?;
         session.end()?;
-        if !status.success() {
+        if let Some(status) = failure {
             return Ok(cargo::exit_code(status));
         }
     }
@@ -78,9 +100,9 @@ fn selected(names: &[String]) -> Result<Vec<&'static Suite>, UsageError> {
 }
 
 /// One test at a time: the tests share a broker, and some of them restart it.
-fn test_command(suite: &Suite, test_arguments: &[String]) -> Command {
-    let mut command = cargo::command(&["test", "--release", "--package", "drakkar-integration"]);
-    command.args(["--test", suite.name, "--", "--test-threads=1"]).args(test_arguments);
+fn test_command(target: &Target, test_arguments: &[String]) -> Command {
+    let mut command = cargo::command(&["test", "--release", "--package", target.package]);
+    command.args(["--test", target.name, "--", "--test-threads=1"]).args(test_arguments);
     command
 }
 
@@ -91,6 +113,7 @@ fn address_variable(service: Service) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn without_a_name_every_suite_is_run() {
@@ -105,12 +128,42 @@ mod tests {
 
     #[test]
     fn tests_run_one_at_a_time_with_the_arguments_given() {
-        let command = test_command(&SUITES[0], &["--nocapture".to_owned(), "rebalance".to_owned()]);
+        let target = Target { package: "p", name: "t" };
+        let command = test_command(&target, &["--nocapture".to_owned(), "rebalance".to_owned()]);
         let arguments: Vec<_> = command.get_args().map(|it| it.to_str().expect("ours")).collect();
         assert_eq!(
-            arguments[4..],
-            ["--test", "kafka", "--", "--test-threads=1", "--nocapture", "rebalance"]
+            arguments[2..],
+            ["--package", "p", "--test", "t", "--", "--test-threads=1", "--nocapture", "rebalance"]
         );
+    }
+
+    #[test]
+    fn every_target_that_cargo_test_leaves_out_is_in_a_suite() {
+        #[derive(serde::Deserialize)]
+        struct Metadata {
+            packages: Vec<Package>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Package {
+            name: String,
+            targets: Vec<CargoTarget>,
+        }
+        #[derive(serde::Deserialize)]
+        struct CargoTarget {
+            name: String,
+            kind: Vec<String>,
+            test: bool,
+        }
+        let metadata: Metadata = cargo::metadata().expect("cargo knows the workspace");
+        let mut left_out = BTreeSet::new();
+        for package in &metadata.packages {
+            let is_left_out = |it: &&CargoTarget| !it.test && it.kind.iter().any(|it| it == "test");
+            let targets = package.targets.iter().filter(is_left_out);
+            left_out.extend(targets.map(|it| (package.name.as_str(), it.name.as_str())));
+        }
+        let listed = SUITES.iter().flat_map(|suite| suite.targets);
+        let listed: BTreeSet<_> = listed.map(|it| (it.package, it.name)).collect();
+        assert_eq!(left_out, listed);
     }
 
     #[test]
