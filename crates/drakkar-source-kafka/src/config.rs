@@ -92,7 +92,7 @@ pub const FIELDS: &[Field] = &[
     Field {
         name: "queued_max_kbytes",
         kind: Kind::Int { min: 1, max: 2_097_151 },
-        default: Some("4096"),
+        default: Some("1024"),
         about: "How much the client fetches ahead for each partition, in KiB; then it stops \
                 fetching that partition. One fetch may exceed it.",
     },
@@ -181,7 +181,7 @@ impl Default for SourceConfig {
             session_timeout_ms: 45_000,
             heartbeat_interval_ms: 3_000,
             connect_timeout_seconds: 30,
-            queued_max_kbytes: 4096,
+            queued_max_kbytes: 1024,
             fetch_wait_max_ms: 500,
         }
     }
@@ -353,11 +353,13 @@ impl SourceSettings {
         own.extend(config.client_rack.clone().map(|rack| ("client.rack", rack)));
 
         let mut client_config = client.consumer_config(worker);
-        // How much is fetched ahead is bounded by bytes. These two are defaults that a raw option
-        // may override.
+        // How much is fetched ahead is bounded by bytes. These are defaults that a raw option may
+        // override.
         let overridable = [
             // Small messages cost more than their bytes.
-            ("queued.min.messages", "10000"),
+            ("queued.min.messages", "1000"),
+            // For each partition, and all of it is in memory at once. A larger message still comes.
+            ("fetch.message.max.bytes", "262144"),
             // How soon a partition is fetched again after its queue was full; 1 s by default.
             ("fetch.queue.backoff.ms", "20"),
         ];
