@@ -20,6 +20,16 @@ pub(crate) enum Mode {
 /// The output of a precomputed task.
 pub(crate) const PRECOMPUTED_STDOUT: &str = "ok";
 
+/// How a worker is tuned where no process runs. By default a worker pauses at 32 times as many
+/// messages as it has slots: plenty for processes, and next to nothing for messages that take a
+/// microsecond and then wait for the broker's acknowledgement.
+const PRECOMPUTED_TUNING: [(&str, &str); 4] = [
+    ("BENCH_WINDOW", "500"),
+    ("BENCH_POLL", "500"),
+    ("BENCH_BP_HIGH", "2000"),
+    ("BENCH_BP_LOW", "1000"),
+];
+
 /// Everything that a worker is told. The bare loops get the same variables, so that the children of
 /// both sides inherit the same environment.
 #[derive(Debug)]
@@ -65,6 +75,9 @@ impl Orders<'_> {
             .env("BENCH_DEBUG", "0")
             .env("BENCH_ALIGN", "false")
             .env("BENCH_WORKER_ID", "drakkar-bench");
+        if self.mode == Mode::Precomputed {
+            command.envs(PRECOMPUTED_TUNING);
+        }
         command
     }
 }
