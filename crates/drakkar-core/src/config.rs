@@ -96,6 +96,14 @@ pub const KAFKA_FIELDS: &[Field] = &[
                 the partition is not polled and is reported as stalled.",
     },
     Field {
+        name: "stall_after_seconds",
+        kind: Kind::Int { min: 1, max: 31_536_000 },
+        default: Some("600"),
+        about: "How long the oldest unfinished offset of a partition may stay the same; then the \
+                partition is reported as stalled, with what that offset waits for, in the log, in \
+                the metrics and at `/readyz`, until it moves.",
+    },
+    Field {
         name: "buffer_messages",
         kind: Kind::Optional(&Kind::Int { min: 1, max: 10_000_000 }),
         default: Some("null"),
@@ -193,6 +201,8 @@ pub struct RawKafka {
     #[expect(missing_docs, reason = "the table above documents every setting")]
     pub max_ahead_offsets: usize,
     #[expect(missing_docs, reason = "the table above documents every setting")]
+    pub stall_after_seconds: u64,
+    #[expect(missing_docs, reason = "the table above documents every setting")]
     pub buffer_messages: Option<usize>,
     #[expect(missing_docs, reason = "the table above documents every setting")]
     pub buffer_bytes: usize,
@@ -203,6 +213,7 @@ impl Default for RawKafka {
         Self {
             on_parse_error: ParsePolicy::Pass,
             max_ahead_offsets: 100_000,
+            stall_after_seconds: 600,
             buffer_messages: None,
             buffer_bytes: 16 << 20,
         }
@@ -288,6 +299,8 @@ pub struct EngineConfig {
     pub on_parse_error: ParsePolicy,
     /// How far a partition is read beyond its oldest unfinished offset.
     pub ahead_max: usize,
+    /// How long the oldest unfinished offset may stay the same before its partition is reported.
+    pub stall_after: Duration,
     /// Messages of a partition that may wait for a window.
     pub buffer_messages: usize,
     /// Bytes of a partition that may wait for a window.
@@ -375,6 +388,7 @@ impl EngineConfig {
             open_windows_max: executor.max_open_windows,
             on_parse_error: kafka.on_parse_error,
             ahead_max: kafka.max_ahead_offsets,
+            stall_after: Duration::from_secs(kafka.stall_after_seconds),
             buffer_messages,
             buffer_bytes: kafka.buffer_bytes,
             commit: CommitPolicy::default(),

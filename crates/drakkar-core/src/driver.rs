@@ -5,6 +5,7 @@ use crate::delivery::{LaneItem, LaneMail, LetterSource, write_letter};
 use crate::erased::panic_text;
 use crate::hooks::{run_arrange, run_hook};
 use crate::inbox::Inbox;
+use crate::pace::Pace;
 use crate::partition::{
     Effect, HookCall, Input, ItemKey, Letter, LetterContent, Outgoing, Partition,
 };
@@ -14,20 +15,19 @@ use drakkar_api::{
     Reply, Run, RunId, RunListener, SourceMessage,
 };
 use futures_util::FutureExt as _;
-use futures_util::future::join_all;
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// How long the last commit of a drain whose deadline has passed is waited for.
 pub(crate) const COMMIT_GRACE: Duration = Duration::from_secs(5);
 
-/// The most hooks that share one task of the runtime. Enough to spare a message that costs
-/// microseconds the price of a task of its own, few enough to use all cores.
-const HOOKS_PER_TASK: usize = 16;
+/// How late a partition may hear that one of its tasks has started.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What a partition's driver is told.
 #[expect(clippy::large_enum_variant, reason = "nearly all mail is the large variant")]
@@ -81,6 +81,7 @@ pub(crate) fn spawn_partition(shared: &Arc<Shared>, id: PartitionId, epoch: Epoc
         inbox,
         mail: VecDeque::new(),
         hooks: JoinSet::new(),
+        pace: Arc::new(Pace::new(Arc::clone(&shared.clock))),
         hook_calls: Vec::new(),
         outgoing: shared.lanes.iter().map(|_| Vec::new()).collect(),
         load: Load::default(),
@@ -100,8 +101,10 @@ struct Driver {
     /// What was taken out of the inbox and is not handled yet.
     mail: VecDeque<Mail>,
     listener: Arc<dyn RunListener>,
+    /// Hooks that wait or take long.
     hooks: JoinSet<()>,
-    /// Hook calls of this turn, before they are spread over tasks.
+    pace: Arc<Pace>,
+    /// Hook calls of this turn.
     hook_calls: Vec<HookCall>,
     /// Payloads of this turn, by lane.
     outgoing: Vec<Vec<LaneItem>>,
@@ -153,6 +156,7 @@ impl Driver {
                     .observer
                     .observe(&Event::PartitionFailed { partition, reason: &reason });
                 self.fence();
+                self.shared.partitions.keep_broken(self.epoch, self.id.clone());
             }
         }
         self.shared.partitions.remove(self.epoch);
@@ -193,13 +197,17 @@ impl Driver {
                     return end;
                 }
             }
-            self.flush();
+            if let Some(end) = self.flush(now) {
+                return end;
+            }
         }
     }
 
     async fn wait(&self, mail: &mut VecDeque<Mail>) {
         let drain_due = self.drain.as_ref().map(|drain| drain.due);
-        let Some(due) = [self.machine.next_due(), drain_due].into_iter().flatten().min() else {
+        let look_due = self.machine.has_waiting_runs().then(|| self.shared.clock.now() + LOOK);
+        let due = [self.machine.next_due(), drain_due, look_due].into_iter().flatten().min();
+        let Some(due) = due else {
             return self.inbox.take(mail).await;
         };
         tokio::select! {
@@ -343,13 +351,16 @@ impl Driver {
         }]));
     }
 
-    /// Ends a turn: hands hooks to the runtime and payloads to the lanes, and reports depths.
-    fn flush(&mut self) {
+    /// Ends a turn: calls hooks, hands payloads to the lanes, and reports depths.
+    fn flush(&mut self, now: Instant) -> Option<End> {
         while self.hooks.try_join_next().is_some() {}
         while !self.hook_calls.is_empty() {
-            let rest = self.hook_calls.split_off(self.hook_calls.len().min(HOOKS_PER_TASK));
-            let calls = std::mem::replace(&mut self.hook_calls, rest);
-            self.spawn_hooks(calls);
+            // An answer may ask for the next call.
+            for call in std::mem::take(&mut self.hook_calls) {
+                if let Some(end) = self.call_hook(call, now) {
+                    return Some(end);
+                }
+            }
         }
         for (lane, items) in self.shared.lanes.iter().zip(&mut self.outgoing) {
             if !items.is_empty() {
@@ -366,19 +377,27 @@ impl Driver {
                 uncommitted: depth.1,
             });
         }
+        None
     }
 
-    /// Runs a few hooks in one task of the runtime, at the same time; each answers as it ends.
-    fn spawn_hooks(&mut self, calls: Vec<HookCall>) {
-        let shared = Arc::clone(&self.shared);
-        let (id, inbox) = (self.id.clone(), Arc::clone(&self.inbox));
+    /// Calls a hook. While hooks are quick it is tried right here, and goes on in a task of the
+    /// runtime only if it waits for something; else it gets a task at once, to run on any core.
+    fn call_hook(&mut self, call: HookCall, now: Instant) -> Option<End> {
+        let mut hook = Box::pin(run_hook(Arc::clone(&self.shared), self.id.clone(), call));
+        if self.pace.is_quick() {
+            let mut unheard = std::task::Context::from_waker(Waker::noop());
+            let tried = self.pace.measure(|| hook.as_mut().poll(&mut unheard));
+            if let Poll::Ready(answer) = tried {
+                return self.handle(Input::HookAnswered(answer), now);
+            }
+        }
+        // The task polls it anew, and so it is the task that is woken.
+        let (pace, inbox) = (Arc::clone(&self.pace), Arc::clone(&self.inbox));
         self.spawn(async move {
-            join_all(calls.into_iter().map(|call| {
-                let hook = run_hook(Arc::clone(&shared), id.clone(), call);
-                hook.map(|answer| inbox.push(Mail::Input(Input::HookAnswered(answer))))
-            }))
-            .await;
+            let answer = poll_fn(|cx| pace.measure(|| hook.as_mut().poll(cx))).await;
+            inbox.push(Mail::Input(Input::HookAnswered(answer)));
         });
+        None
     }
 
     /// Runs what calls hooks. Panics of hooks are answers; any other is a broken invariant.
@@ -418,7 +437,8 @@ struct Listener {
 
 impl RunListener for Listener {
     fn started(&self, task: RunId, slot: usize, queue_wait: Duration) {
-        self.inbox.push(Mail::Input(Input::TaskStarted { task, slot, queue_wait }));
+        // Most tasks end soon, and then both are dealt with in one turn.
+        self.inbox.push_quietly(Mail::Input(Input::TaskStarted { task, slot, queue_wait }));
     }
 
     fn finished(&self, task: RunId, execution: Execution) {

@@ -448,6 +448,14 @@ impl SourceEvents for Events {
         let assigned = self.shared.partitions.len().saturating_sub(epochs.len());
         self.rebalance("revoke", epochs.len(), assigned);
         spawn_revoke_hook(&self.shared, &epochs);
+        for partition in self.shared.partitions.forget_broken(&epochs) {
+            self.shared.observer.observe(&Event::Revoked {
+                partition: &partition,
+                clean: false,
+                given_back: 0,
+                duration: Duration::ZERO,
+            });
+        }
         drain(&self.shared, &epochs, drained);
     }
 
@@ -455,6 +463,9 @@ impl SourceEvents for Events {
         let assigned = self.shared.partitions.len().saturating_sub(epochs.len());
         self.rebalance("lost", epochs.len(), assigned);
         spawn_revoke_hook(&self.shared, &epochs);
+        for partition in self.shared.partitions.forget_broken(&epochs) {
+            self.shared.observer.observe(&Event::Lost { partition: &partition });
+        }
         for epoch in epochs {
             self.shared.partitions.send(epoch, Input::Lost);
         }

@@ -5,33 +5,48 @@
 //! length is bounded by what the owner has open.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 pub(crate) struct Inbox<T> {
-    mail: Mutex<VecDeque<T>>,
+    mail: Mutex<Mail<T>>,
     arrived: Notify,
+}
+
+struct Mail<T> {
+    queue: VecDeque<T>,
+    /// Whether the owner was woken for what is in the queue.
+    announced: bool,
 }
 
 impl<T> Inbox<T> {
     pub(crate) fn new() -> Self {
-        Self { mail: Mutex::new(VecDeque::new()), arrived: Notify::new() }
+        let mail = Mail { queue: VecDeque::new(), announced: false };
+        Self { mail: Mutex::new(mail), arrived: Notify::new() }
     }
 
     /// Adds one piece of mail.
-    pub(crate) fn push(&self, mail: T) {
-        let mut queue = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_empty = queue.is_empty();
-        queue.push_back(mail);
-        drop(queue);
-        if was_empty {
+    pub(crate) fn push(&self, piece: T) {
+        let mut mail = self.lock();
+        mail.queue.push_back(piece);
+        let is_news = !std::mem::replace(&mut mail.announced, true);
+        drop(mail);
+        if is_news {
             self.arrived.notify_one();
         }
     }
 
+    /// Adds one piece of mail that the owner finds, in its place, when it is woken for another or
+    /// looks by itself. Waking a sleeping thread costs more than most mail is worth.
+    pub(crate) fn push_quietly(&self, piece: T) {
+        self.lock().queue.push_back(piece);
+    }
+
     /// Takes what is there now.
     pub(crate) fn take_now(&self) -> VecDeque<T> {
-        std::mem::take(&mut *self.mail.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut mail = self.lock();
+        mail.announced = false;
+        std::mem::take(&mut mail.queue)
     }
 
     /// Waits until there is mail and moves all of it into `into`, which must be empty.
@@ -43,13 +58,46 @@ impl<T> Inbox<T> {
         debug_assert!(into.is_empty());
         loop {
             {
-                let mut queue = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
-                if !queue.is_empty() {
-                    std::mem::swap(&mut *queue, into);
+                let mut mail = self.lock();
+                if !mail.queue.is_empty() {
+                    mail.announced = false;
+                    std::mem::swap(&mut mail.queue, into);
                     return;
                 }
             }
             self.arrived.notified().await;
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Mail<T>> {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+
+    #[tokio::test]
+    async fn quiet_mail_wakes_nobody_and_keeps_its_place() {
+        let inbox = Inbox::new();
+        let mut mail = VecDeque::new();
+        let mut waiting = Box::pin(inbox.take(&mut mail));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        inbox.push_quietly(1);
+        tokio::task::yield_now().await;
+        inbox.push(2);
+        inbox.push(3);
+        waiting.await;
+        assert_eq!(mail, [1, 2, 3]);
+        mail.clear();
+        inbox.push_quietly(4);
+        inbox.take(&mut mail).await;
+        assert_eq!(mail, [4], "whoever looks finds it");
+        mail.clear();
+        inbox.push(5);
+        inbox.take(&mut mail).await;
+        assert_eq!(mail, [5], "the next push announces itself again");
     }
 }

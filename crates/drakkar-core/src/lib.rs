@@ -19,6 +19,7 @@ mod backpressure;
 mod commit;
 mod delivery;
 mod hooks;
+mod pace;
 mod periodic;
 mod retry;
 

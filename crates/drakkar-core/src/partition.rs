@@ -21,6 +21,7 @@ mod drain;
 mod effect;
 mod message;
 mod output;
+mod stall;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ use drakkar_api::{
 };
 use message::MessageState;
 use output::{Group, LetterState, OutputSet};
+use stall::Progress;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use task::{TaskKey, TaskState};
@@ -91,7 +93,7 @@ pub(crate) struct Partition {
     busy_messages: usize,
     /// Bytes of registered messages, inputs of tasks, captured outputs and undelivered payloads.
     held_bytes: usize,
-    stall_reported: bool,
+    progress: Progress,
     hooks: HookPresence,
     drain: Drain,
 }
@@ -164,7 +166,7 @@ impl Partition {
             timers: BTreeMap::new(),
             busy_messages: 0,
             held_bytes: 0,
-            stall_reported: false,
+            progress: Progress::default(),
             hooks,
             drain: Drain::default(),
         }
@@ -221,7 +223,7 @@ impl Partition {
     /// Returns when time alone makes something due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let timer = self.timers.keys().next().map(|&(at, _)| at);
-        [timer, self.commit.next_due()].into_iter().flatten().min()
+        [timer, self.commit.next_due(), self.stall_due()].into_iter().flatten().min()
     }
 
     /// Returns what this partition contributes to backpressure. Messages that wait while no window
@@ -241,30 +243,6 @@ impl Partition {
             && self.watermark.ahead() < self.config.ahead_max
     }
 
-    /// Says, once, that the partition is read as far beyond its oldest unfinished offset as it may
-    /// be, and that most of what was read is finished and only waits for that one. It may be said
-    /// again when half of the distance was made good.
-    fn report_stall(&mut self) {
-        let ahead = self.watermark.ahead();
-        if self.stall_reported && ahead <= self.config.ahead_max / 2 {
-            self.stall_reported = false;
-            self.observer.observe(&Event::PartitionRecovered { partition: &self.id });
-        }
-        let Some(offset) = self.watermark.blocking() else { return };
-        let finished = ahead - self.watermark.unfinished();
-        let stalled = ahead >= self.config.ahead_max && finished * 2 >= ahead;
-        if !stalled || self.stall_reported || self.drain.is_active() {
-            return;
-        }
-        self.stall_reported = true;
-        let reason = format!(
-            "stalled: offset {offset} is unfinished, {finished} later ones are finished and wait \
-             for it (kafka.max_ahead_offsets)"
-        );
-        let partition = &self.id;
-        self.observer.observe(&Event::PartitionFailed { partition, reason: &reason });
-    }
-
     /// Returns the hooks that are known to be missing.
     pub(crate) fn hooks(&self) -> HookPresence {
         self.hooks
@@ -278,6 +256,11 @@ impl Partition {
     /// Returns how many messages wait for a window.
     pub(crate) fn queued(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Returns whether the executor has runs that are not known to have started.
+    pub(crate) fn has_waiting_runs(&self) -> bool {
+        self.waiting_runs > 0
     }
 
     /// Returns how many registered offsets are not finished.

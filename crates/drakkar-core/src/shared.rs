@@ -21,6 +21,8 @@ use tokio::task::JoinSet;
 #[derive(Default)]
 pub(crate) struct Partitions {
     by_epoch: Mutex<BTreeMap<Epoch, Entry>>,
+    /// Assignments that stopped for a broken invariant and that the source still has.
+    broken: Mutex<BTreeMap<Epoch, PartitionId>>,
     emptied: tokio::sync::Notify,
 }
 
@@ -43,6 +45,17 @@ impl Partitions {
         if table.is_empty() {
             self.emptied.notify_waiters();
         }
+    }
+
+    /// Remembers an assignment that stopped although the source still has it.
+    pub(crate) fn keep_broken(&self, epoch: Epoch, id: PartitionId) {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).insert(epoch, id);
+    }
+
+    /// Forgets those of these assignments that stopped before, and answers their partitions.
+    pub(crate) fn forget_broken(&self, epochs: &[Epoch]) -> Vec<PartitionId> {
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        epochs.iter().filter_map(|epoch| broken.remove(epoch)).collect()
     }
 
     /// Waits until no partition is assigned.

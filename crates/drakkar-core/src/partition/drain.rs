@@ -43,7 +43,8 @@ impl Drain {
     }
 
     /// Remembers how the last commit went. One that fails at the end of an assignment counts as
-    /// lost: nothing waits for another. While work goes on it is tried again as always.
+    /// lost: nothing waits for another. While work goes on, the next end of a message asks for one
+    /// again.
     pub(super) fn commit_answered(&mut self, success: bool) {
         if let Self::Active { commit_failed, .. } | Self::Expired { commit_failed, .. } = self {
             *commit_failed = !success;
@@ -59,6 +60,14 @@ impl Drain {
 }
 
 impl Partition {
+    /// More is finished while the assignment ends: a commit that failed before was not the last.
+    pub(super) fn drain_progressed(&mut self) {
+        if self.drain.is_active() {
+            self.drain.commit_answered(true);
+            self.commit.force();
+        }
+    }
+
     pub(super) fn on_drain(&mut self) {
         if self.drain.is_active() {
             return;

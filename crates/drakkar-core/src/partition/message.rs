@@ -182,16 +182,21 @@ impl Partition {
         }
     }
 
-    /// One task of a message is settled.
+    /// One task of a message is settled; its message may keep the `input_bytes` of it.
     pub(super) fn detach_from_message(
         &mut self,
         offset: Offset,
         output: Option<&Arc<TaskOutput>>,
+        input_bytes: usize,
         end: TaskEnd,
     ) {
         let keep = !self.hooks.message_missing;
         let message = self.messages.get_mut(&offset).expect("a message outlives its tasks");
         message.open_tasks -= 1;
+        if keep {
+            message.history.bytes += input_bytes;
+            self.held_bytes += input_bytes;
+        }
         if let Some(output) = output.filter(|_| keep && end != TaskEnd::Replaced) {
             let bytes = output.stdout().len() + output.stderr().len();
             message.history.bytes += bytes;
@@ -302,6 +307,7 @@ impl Partition {
         let token = message.token.take().expect("a kept message has its token");
         self.watermark.finish(token);
         self.commit.finished(self.now);
+        self.drain_progressed();
         let settlement = match message.end {
             MessageEnd::DeadLettered => Settlement::DeadLettered,
             _ => Settlement::Finished,

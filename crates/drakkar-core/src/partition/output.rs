@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// The payloads of one answer of a hook.
 #[derive(Debug)]
 pub(super) struct OutputSet {
-    owner: Owner,
+    pub(super) owner: Owner,
     groups_open: usize,
 }
 
@@ -32,8 +32,8 @@ pub(super) enum Owner {
 /// Those payloads of a set that go to one sink.
 #[derive(Debug)]
 pub(super) struct Group {
-    set: u64,
-    lane: usize,
+    pub(super) set: u64,
+    pub(super) lane: usize,
     payloads: Vec<(DeliveryId, Arc<Payload>)>,
     bytes: usize,
     /// Payloads, or letters about them, that are not settled.

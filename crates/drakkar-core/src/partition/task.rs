@@ -364,11 +364,13 @@ impl Partition {
         window.open_tasks -= 1;
         if let Some(output) = state.output.as_ref().filter(|_| keep) {
             window.results.push(Arc::clone(output));
-            window.results_bytes += state.output_bytes;
-            self.held_bytes += state.output_bytes;
+            // An output keeps its task.
+            let bytes = state.input_bytes + state.output_bytes;
+            window.results_bytes += bytes;
+            self.held_bytes += bytes;
         }
         for &offset in &state.offsets {
-            self.detach_from_message(offset, state.output.as_ref(), end);
+            self.detach_from_message(offset, state.output.as_ref(), state.input_bytes, end);
         }
         self.check_window(state.window);
     }

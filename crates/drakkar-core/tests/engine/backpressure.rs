@@ -1,9 +1,9 @@
 //! What stops messages from flowing, whom it stops, and when they flow again.
 
-use crate::world::{MILLISECOND, ROOMY, SECOND, Setup, input, partition, record};
+use crate::world::{MILLISECOND, ROOMY, SECOND, Setup, World, input, partition, record};
 use drakkar_api::{Flow, Hook, Outputs, Task};
 use drakkar_core::Thresholds;
-use drakkar_testkit::{FakeRun, Reaction, TestHandler};
+use drakkar_testkit::{Answer, FakeRun, Reaction, TestHandler};
 use std::time::Duration;
 
 /// Tasks that take a second, or as long as the test when their input is "stuck".
@@ -241,4 +241,42 @@ async fn too_many_open_windows_stop_their_partition_only() {
     assert_eq!(world.hooks.count(Hook::Arrange), 53);
     world.until_done().await;
     world.finish().await;
+}
+
+// Promise: FT-1
+#[tokio::test(start_paused = true)]
+async fn whatever_holds_a_partition_is_named_and_its_going_on_too() {
+    let stalled = |setup: Setup<TestHandler>| {
+        setup.config(|config| config.stall_after = SECOND * 60).start(&["a"])
+    };
+    let reason = |world: &World| world.seen.named("PartitionFailed")[0].text.clone();
+    let went_on = async |world: &World, holder: &str| {
+        world.until_seen("PartitionFailed", 1).await;
+        let text = reason(world);
+        assert!(text.contains("offset 0 is unfinished since 60 s"), "{text}");
+        assert!(text.contains(holder), "{text}, not {holder}");
+        world.until_done().await;
+        assert_eq!(
+            (world.seen.count("PartitionFailed"), world.seen.count("PartitionRecovered")),
+            (1, 1)
+        );
+    };
+
+    let slow = Setup::new(TestHandler::new())
+        .tasks(1, |task, _| FakeRun::success(input(task)).lasting(SECOND * 90));
+    went_on(&stalled(slow).await, "runs").await;
+
+    let echo = TestHandler::new()
+        .with_task_complete(|done, _| Ok(Outputs::new().with(record(done.stdout()))));
+    let setup = Setup::new(echo);
+    setup.sink.push(Reaction::confirm().taking(SECOND * 20));
+    let world = setup.config(|config| config.stall_after = SECOND * 10).start(&["a"]).await;
+    world.until_seen("PartitionFailed", 1).await;
+    assert!(reason(&world).contains("sink kafka:out has not taken it"), "{}", reason(&world));
+
+    let failing = Setup::new(TestHandler::new()).tasks(1, |_, _| FakeRun::exit(1));
+    for _ in 0..20 {
+        failing.letters.push(Reaction::answers([Answer::refused()]).taking(SECOND * 4));
+    }
+    went_on(&stalled(failing).await, "its dead letter is not written").await;
 }

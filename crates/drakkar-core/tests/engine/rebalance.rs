@@ -109,7 +109,7 @@ async fn what_hangs_together_with_started_work_is_finished_too() {
     });
     let world = warm(Setup::new(handler), 1).await;
     world.produce(0, &["a", "b", "c", "d"]);
-    world.until_seen("TaskStarted", 2).await;
+    world.until_run(2).await;
     let (in_time, lasted) = revoke(&world, &[0]).await;
     assert!(in_time && about(lasted, 15), "{lasted:?}");
     assert_eq!((world.committed(0), given_back(&world)), (Some(4), vec![4]));
@@ -139,7 +139,7 @@ async fn what_starts_out_of_order_takes_what_is_before_it_along() {
         echo().with_priority(|task| drakkar_api::Priority::new(-task.source_offsets[0].get()));
     let world = warm(Setup::new(handler), 1).await;
     world.produce(0, &["2", "2", "2"]);
-    world.until_seen("TaskStarted", 2).await;
+    world.until_run(2).await;
     let (in_time, lasted) = revoke(&world, &[0]).await;
     assert!(in_time && about(lasted, 6), "{lasted:?}");
     assert_eq!((world.committed(0), given_back(&world)), (Some(4), vec![]));
@@ -408,6 +408,27 @@ async fn a_commit_that_fails_while_work_goes_on_is_made_good() {
     world.source.fail_commits(1);
     let (in_time, lasted) = revoke(&world, &[0]).await;
     assert!(in_time && lasted < SECOND * 9, "{lasted:?}");
+    assert_eq!(world.committed(0), Some(3));
+    assert_eq!(revoked(&world), "true, given_back: 0");
+    world.finish().await;
+}
+
+// Promise: RB-1
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_fails_just_before_the_last_message_ends_is_made_good() {
+    // The first commit of the drain fails when 100 ms of work are left, the pause before a commit
+    // is tried again is longer.
+    let setup = Setup::new(echo()).tasks(2, |task, _| {
+        let millis: u32 = input(task).parse().expect("milliseconds");
+        FakeRun::success(input(task)).lasting(MILLISECOND * millis)
+    });
+    let world = setup.start(&["1"]).await;
+    world.until_done().await;
+    world.produce(0, &["1000", "1100"]);
+    world.until("the first of them ends", |w| w.ends().len() == 2).await;
+    world.source.fail_commits(1);
+    let (in_time, lasted) = revoke(&world, &[0]).await;
+    assert!(in_time && lasted < SECOND, "{lasted:?}");
     assert_eq!(world.committed(0), Some(3));
     assert_eq!(revoked(&world), "true, given_back: 0");
     world.finish().await;

@@ -230,6 +230,14 @@ impl World {
         self.until(&format!("{count} events {event}"), |w| w.seen.count(event) >= count).await;
     }
 
+    /// Waits until the executor has begun so many runs, of which the engine hears a little later.
+    pub(crate) async fn until_run(&self, count: usize) {
+        self.until(&format!("{count} runs"), |w| {
+            w.executor.records().iter().filter(|run| run.started.is_some()).count() >= count
+        })
+        .await;
+    }
+
     /// Returns the values that the Kafka sink took, in order.
     pub(crate) fn sent(&self) -> Vec<String> {
         values(&self.sink.applied())
