@@ -130,31 +130,35 @@ impl Sink for FileSink {
 /// What a thread came to.
 enum Step {
     Done,
-    /// Another process has locked the file of the next group.
+    /// Other processes have locked the files of the groups that are left.
     Busy,
 }
 
-/// Writes the groups that are left, on a thread that may block.
+/// Writes the groups that are left, on a thread that may block. Passes over files that are locked,
+/// so that they hold up their own lines only.
 fn write_groups(mut slot: OwnedMutexGuard<Slot>, progress: &Progress) -> Step {
     let refreshed = match slot.as_mut() {
         Some(writer) => writer.refresh(),
         None => Err(SinkError::permanent(SinkErrorKind::Internal, "the sink is not connected")),
     };
-    while let Some(group) = progress.begin() {
+    let mut step = Step::Done;
+    let mut first = 0;
+    while let Some((place, group)) = progress.begin(first) {
         let verdict = match (&refreshed, slot.as_mut()) {
             (Ok(()), Some(writer)) => writer.write(group),
             (Ok(()), None) => return Step::Done,
             (Err(error), _) => Ok(Verdict::NotApplied(error.clone())),
         };
         match verdict {
-            Ok(verdict) => progress.end(Some(verdict)),
+            Ok(verdict) => progress.end(place, Some(verdict)),
             Err(_busy) => {
-                progress.end(None);
-                return Step::Busy;
+                progress.end(place, None);
+                step = Step::Busy;
             }
         }
+        first = place + 1;
     }
-    Step::Done
+    step
 }
 
 /// How far a delivery has come: shared by the future that answers and the thread that writes.
@@ -163,41 +167,44 @@ struct Progress {
     state: Mutex<ProgressState>,
 }
 
-#[derive(Default)]
 struct ProgressState {
-    /// The verdicts of the groups that are done, in order.
-    done: Vec<Verdict>,
-    /// Whether the group after them is being written.
-    writing: bool,
+    /// For each group its verdict once it is done.
+    done: Vec<Option<Verdict>>,
+    /// The place of the group that is being written.
+    writing: Option<usize>,
     /// Nobody waits any longer: nothing more may be begun.
     abandoned: bool,
 }
 
 impl Progress {
     fn new(groups: Vec<Group>) -> Self {
-        Self { groups, state: Mutex::default() }
+        let done = vec![None; groups.len()];
+        let state = ProgressState { done, writing: None, abandoned: false };
+        Self { groups, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, ProgressState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins the next group, unless there is none or the delivery is abandoned.
-    fn begin(&self) -> Option<&Group> {
+    /// Begins the next group that is not done, from the place `first` on, and returns its place too.
+    /// `None` if there is none or the delivery is abandoned.
+    fn begin(&self, first: usize) -> Option<(usize, &Group)> {
         let mut state = self.state();
         if state.abandoned {
             return None;
         }
-        let next = self.groups.get(state.done.len())?;
-        state.writing = true;
-        Some(next)
+        let left = state.done.iter().skip(first).position(Option::is_none)?;
+        let place = first + left;
+        state.writing = Some(place);
+        Some((place, &self.groups[place]))
     }
 
     /// Ends the group that was begun; without a verdict it is not done and had no effect.
-    fn end(&self, verdict: Option<Verdict>) {
+    fn end(&self, place: usize, verdict: Option<Verdict>) {
         let mut state = self.state();
-        state.writing = false;
-        state.done.extend(verdict);
+        state.writing = None;
+        state.done[place] = verdict;
     }
 
     /// Answers for each group. Called when nothing more can begin.
@@ -207,13 +214,15 @@ impl Progress {
             true => SinkError::permanent(SinkErrorKind::Internal, "the writing thread failed"),
             false => SinkError::temporary(SinkErrorKind::Timeout, text),
         };
-        let mut verdicts = state.done.clone();
-        if state.writing {
-            verdicts.push(Verdict::Unknown(stopped("the write did not return in time")));
-        }
         let late = stopped("the file stayed locked, or an earlier write did not return in time");
-        verdicts.resize(self.groups.len(), Verdict::NotApplied(late));
-        verdicts
+        let verdict = |(place, done): (usize, &Option<Verdict>)| match done {
+            Some(verdict) => verdict.clone(),
+            None if state.writing == Some(place) => {
+                Verdict::Unknown(stopped("the write did not return in time"))
+            }
+            None => Verdict::NotApplied(late.clone()),
+        };
+        state.done.iter().enumerate().map(verdict).collect()
     }
 }
 

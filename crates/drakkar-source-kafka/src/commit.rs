@@ -9,7 +9,7 @@ use crate::error::{self, Standing};
 use crate::rebalance::Consumer;
 use drakkar_api::{CommitOffset, CommitRequest, Epoch, SourceError, SourceErrorKind, SourceEvents};
 use rdkafka::consumer::{CommitMode, Consumer as _};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -167,12 +167,24 @@ impl CommitDesk {
     }
 }
 
+/// What commits for the group: the client, or a stand-in for it.
+trait Committer {
+    /// Commits all requests in one call.
+    fn commit(&self, batch: &[CommitRequest]) -> KafkaResult<()>;
+
+    /// Returns whether the group has taken the assignments away.
+    fn is_lost(&self) -> bool;
+}
+
 type Answer = (Epoch, Result<CommitOffset, SourceError>);
 
 /// Runs the commit thread until the desk is closed.
 pub(crate) fn run(desk: &CommitDesk, consumer: &Weak<Consumer>, events: &Arc<dyn SourceEvents>) {
     while let Some(batch) = desk.next_batch() {
-        let answers = commit_all(desk, consumer, &batch);
+        let answers = match consumer.upgrade() {
+            Some(consumer) => commit_all(desk, &*consumer, &batch),
+            None => batch.iter().map(|r| (r.epoch, Err(error::ended_assignment()))).collect(),
+        };
         // First, so that whoever is answered can commit again at once.
         desk.finish(batch.iter().map(|request| request.epoch));
         for (epoch, result) in answers {
@@ -183,56 +195,71 @@ pub(crate) fn run(desk: &CommitDesk, consumer: &Weak<Consumer>, events: &Arc<dyn
 
 fn commit_all(
     desk: &CommitDesk,
-    consumer: &Weak<Consumer>,
+    committer: &impl Committer,
     batch: &[CommitRequest],
 ) -> Vec<Answer> {
-    let Some(consumer) = consumer.upgrade() else {
-        return batch.iter().map(|r| (r.epoch, Err(error::ended_assignment()))).collect();
-    };
-    match commit(&consumer, batch) {
+    match committer.commit(batch) {
         Ok(()) => batch.iter().map(|request| (request.epoch, Ok(request.offset))).collect(),
         // One partition may have failed them all: librdkafka answers with the last error only.
-        Err(_) if batch.len() > 1 && !consumer.assignment_lost() => batch
-            .iter()
-            .map(|request| {
-                let result = commit(&consumer, std::slice::from_ref(request));
-                (request.epoch, answer(desk, &consumer, request, result))
-            })
-            .collect(),
+        Err(_) if batch.len() > 1 && !committer.is_lost() => {
+            batch.iter().map(|r| (r.epoch, commit_alone(desk, committer, r))).collect()
+        }
         Err(error) => batch
             .iter()
-            .map(|request| (request.epoch, answer(desk, &consumer, request, Err(error.clone()))))
+            .map(|r| (r.epoch, answer(desk, committer, r, Err(error.clone()))))
             .collect(),
     }
 }
 
+/// Commits a request by itself, unless its assignment has ended since it was taken out.
+///
+/// The client commits with the membership of the moment, so that after a rejoin the group would
+/// accept the commit of an assignment that it gave to somebody else.
+fn commit_alone(
+    desk: &CommitDesk,
+    committer: &impl Committer,
+    request: &CommitRequest,
+) -> Result<CommitOffset, SourceError> {
+    if committer.is_lost() || desk.standing(request.epoch) == Standing::Over {
+        return Err(error::ended_assignment());
+    }
+    let result = committer.commit(std::slice::from_ref(request));
+    answer(desk, committer, request, result)
+}
+
 fn answer(
     desk: &CommitDesk,
-    consumer: &Consumer,
+    committer: &impl Committer,
     request: &CommitRequest,
     result: KafkaResult<()>,
 ) -> Result<CommitOffset, SourceError> {
     let Err(error) = result else { return Ok(request.offset) };
     // Librdkafka notes a loss before it answers the commit that told it, and forgets it with the
     // unassign, before which the assignment ends here. So the order of these questions matters.
-    let standing = match consumer.assignment_lost() {
+    let standing = match committer.is_lost() {
         true => Standing::Over,
         false => desk.standing(request.epoch),
     };
     Err(error::commit(&error, standing))
 }
 
-fn commit(consumer: &Consumer, batch: &[CommitRequest]) -> Result<(), KafkaError> {
-    let mut list = TopicPartitionList::with_capacity(batch.len());
-    for request in batch {
-        let mut element =
-            list.add_partition(request.partition.topic(), request.partition.partition());
-        element.set_offset(Offset::Offset(request.offset.get()))?;
-        if !request.metadata.is_empty() {
-            element.set_metadata(&request.metadata);
+impl Committer for Consumer {
+    fn commit(&self, batch: &[CommitRequest]) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::with_capacity(batch.len());
+        for request in batch {
+            let mut element =
+                list.add_partition(request.partition.topic(), request.partition.partition());
+            element.set_offset(Offset::Offset(request.offset.get()))?;
+            if !request.metadata.is_empty() {
+                element.set_metadata(&request.metadata);
+            }
         }
+        rdkafka::consumer::Consumer::commit(self, &list, CommitMode::Sync)
     }
-    consumer.commit(&list, CommitMode::Sync)
+
+    fn is_lost(&self) -> bool {
+        self.assignment_lost()
+    }
 }
 
 /// How long the source's end waits for a commit that is on its way.
@@ -242,6 +269,8 @@ pub(crate) const END_PATIENCE: Duration = Duration::from_secs(5);
 mod tests {
     use super::*;
     use drakkar_api::PartitionId;
+    use rdkafka::error::KafkaError;
+    use rdkafka::types::RDKafkaErrorCode as Code;
 
     const A: Epoch = Epoch::new(1);
     const B: Epoch = Epoch::new(2);
@@ -331,5 +360,59 @@ mod tests {
         });
         assert_eq!(desk.close(), []);
         assert_eq!(desk.next_batch(), None);
+    }
+
+    /// A group that fails calls of more than one request, and does something before the answer.
+    struct Fails<F> {
+        code: Code,
+        on_failure: F,
+        calls: Mutex<Vec<Vec<Epoch>>>,
+    }
+
+    impl<F: Fn()> Fails<F> {
+        fn new(code: Code, on_failure: F) -> Self {
+            Self { code, on_failure, calls: Mutex::default() }
+        }
+
+        fn calls(&self) -> Vec<Vec<Epoch>> {
+            self.calls.lock().expect("no panic").clone()
+        }
+    }
+
+    impl<F: Fn()> Committer for Fails<F> {
+        fn commit(&self, batch: &[CommitRequest]) -> KafkaResult<()> {
+            self.calls.lock().expect("no panic").push(epochs(batch));
+            if batch.len() == 1 {
+                return Ok(());
+            }
+            (self.on_failure)();
+            Err(KafkaError::ConsumerCommit(self.code))
+        }
+
+        fn is_lost(&self) -> bool {
+            false
+        }
+    }
+
+    fn taken(desk: &CommitDesk, live: &[Epoch]) -> Vec<CommitRequest> {
+        for epoch in live {
+            desk.open(*epoch);
+            desk.submit(request(*epoch, "")).expect("accepted");
+        }
+        desk.next_batch().expect("open")
+    }
+
+    // Promise: WM-1, RB-2
+    #[test]
+    fn an_assignment_that_ends_during_a_failing_call_is_not_committed_again() {
+        let desk = CommitDesk::default();
+        let batch = taken(&desk, &[A, B]);
+        let committer = Fails::new(Code::OffsetMetadataTooLarge, || {
+            assert_eq!(desk.retire(&[A], Instant::now()), []);
+        });
+        let answers = commit_all(&desk, &committer, &batch);
+        assert_eq!(committer.calls(), [vec![A, B], vec![B]]);
+        let ended = Err(error::ended_assignment());
+        assert_eq!(answers, [(A, ended), (B, Ok(CommitOffset::new(7)))]);
     }
 }

@@ -199,7 +199,7 @@ impl SourceContext {
         self.shared.commits().announce_end(&epochs);
         let (drained, answer) = Reply::channel();
         self.events.revoked(epochs.clone(), drained);
-        match wait_for_drain(consumer, answer, deadline) {
+        match wait_for_drain(answer, deadline, || consumer.assignment_lost()) {
             Drain::Lost => self.lose(epochs),
             Drain::Answered => self.end(&epochs, deadline),
             Drain::TimedOut => {
@@ -318,14 +318,18 @@ fn epochs_of(partitions: &[Partition]) -> Vec<Epoch> {
     partitions.iter().map(|partition| partition.epoch).collect()
 }
 
-fn wait_for_drain(consumer: &Consumer, mut answer: ReplyReceiver<()>, deadline: Instant) -> Drain {
+fn wait_for_drain(
+    mut answer: ReplyReceiver<()>,
+    deadline: Instant,
+    is_lost: impl Fn() -> bool,
+) -> Drain {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match answer.wait_timeout(left.min(LOSS_CHECK_INTERVAL)) {
             Ok(_) => return Drain::Answered,
             Err(receiver) => answer = receiver,
         }
-        if consumer.assignment_lost() {
+        if is_lost() {
             return Drain::Lost;
         }
         if left.is_zero() {
@@ -336,4 +340,42 @@ fn wait_for_drain(consumer: &Consumer, mut answer: ReplyReceiver<()>, deadline: 
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_an_hour() -> Instant {
+        Instant::now() + Duration::from_secs(3600)
+    }
+
+    #[test]
+    fn a_drain_ends_with_the_engines_answer() {
+        let (drained, answer) = Reply::channel();
+        drained.send(());
+        assert_eq!(wait_for_drain(answer, in_an_hour(), || true), Drain::Answered);
+        // An engine that drops the reply has nothing to drain any more.
+        let (drained, answer) = Reply::channel();
+        drop(drained);
+        assert_eq!(wait_for_drain(answer, in_an_hour(), || false), Drain::Answered);
+    }
+
+    // Promise: RB-1
+    #[test]
+    fn a_drain_ends_soon_after_the_assignment_is_lost() {
+        let (_drained, answer) = Reply::channel();
+        let asked = Instant::now();
+        assert_eq!(wait_for_drain(answer, in_an_hour(), || true), Drain::Lost);
+        assert!(asked.elapsed() < 20 * LOSS_CHECK_INTERVAL, "{:?}", asked.elapsed());
+    }
+
+    // Promise: FT-2
+    #[test]
+    fn a_drain_without_an_answer_ends_at_the_deadline() {
+        let (_drained, answer) = Reply::channel();
+        let deadline = Instant::now() + LOSS_CHECK_INTERVAL / 2;
+        assert_eq!(wait_for_drain(answer, deadline, || false), Drain::TimedOut);
+        assert!(Instant::now() >= deadline);
+    }
 }

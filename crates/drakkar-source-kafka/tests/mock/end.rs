@@ -128,5 +128,10 @@ fn an_engine_that_panics_ends_the_source_and_not_silently() {
     block_on(source.start(Arc::new(Panics(Arc::clone(&engine))))).expect("started");
     let error = engine.wait_for_end().expect_err("it panicked");
     assert!(error.to_string().contains("panicked"), "{error}");
-    check_contract(&[]);
+    let told = engine.told();
+    check_contract(&told);
+    // The engine knows nothing of the partition, but what it may know ends, and is not drained.
+    let lost = told.iter().filter(|told| matches!(told, Told::Lost(epochs) if epochs.len() == 1));
+    assert_eq!(lost.count(), 1, "{told:?}");
+    assert!(!told.iter().any(|told| matches!(told, Told::Revoked(_))), "{told:?}");
 }

@@ -5,7 +5,7 @@ use crate::support::{
 };
 use drakkar_api::{CommitOffset, Epoch, PartitionId, Source, SourceError, SourceErrorKind};
 use drakkar_mock_kafka::{ApiKey, BrokerError};
-use drakkar_source_kafka::GroupProtocol;
+use drakkar_source_kafka::{GroupProtocol, SourceConfig};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -130,6 +130,41 @@ fn a_revoke_waits_for_the_engine_and_then_for_its_commit() {
         (told.iter().filter(|told| matches!(told, Told::Revoked(_))).count() == 2).then_some(())
     });
     first.engine.answer_kept();
+    first.close();
+}
+
+/// Waits until the engine was told that partitions are to go.
+fn wait_for_revoke(member: &Member) -> Vec<Epoch> {
+    member.engine.wait_for("revoke", |told| {
+        told.iter().find_map(|told| match told {
+            Told::Revoked(epochs) => Some(epochs.clone()),
+            _ => None,
+        })
+    })
+}
+
+// Promise: RB-2, FT-2
+#[test]
+fn a_revoke_that_is_never_answered_ends_and_a_late_commit_is_fenced() {
+    let world = World::new(2);
+    let source = || {
+        let consumer = |config: &mut SourceConfig| config.group_protocol = GroupProtocol::Consumer;
+        world.source_with_drain(Duration::from_secs(1), consumer)
+    };
+    let first = Member::start(source(), OnRevoke::Keep);
+    let held = first.take(2, PLENTY);
+    let second = Member::start(source(), OnRevoke::Answer);
+    let revoked = wait_for_revoke(&first);
+    let (partition, epoch) = held.iter().find(|(_, epoch)| revoked.contains(epoch)).expect("held");
+    // Nobody answers, and the other one gets it all the same.
+    let taken = second.take(1, PLENTY);
+    assert!(taken.contains_key(partition));
+    world.kafka.record_requests();
+    first.commit(*epoch, partition, CommitOffset::new(1));
+    let error = first.engine.wait_for_commit(*epoch, 0).expect_err("ended");
+    assert_eq!(error.kind(), SourceErrorKind::Fenced);
+    assert_eq!(world.count_requests(ApiKey::OffsetCommit), 0);
+    second.close();
     first.close();
 }
 
