@@ -10,8 +10,8 @@ use crate::partition::{
 };
 use crate::shared::Shared;
 use drakkar_api::{
-    CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Instant, PartitionId, Payload,
-    Reply, Run, RunId, RunListener, SourceMessage,
+    CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Instant, PartitionId, Reply,
+    Run, RunId, RunListener, SourceMessage,
 };
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
@@ -313,6 +313,7 @@ impl Driver {
             id: item.id,
             payload: item.payload,
             attempts: 0,
+            letter: None,
         }));
     }
 
@@ -321,9 +322,9 @@ impl Driver {
         let from = LetterSource {
             worker: self.shared.context.worker_id(),
             failed_at: self.shared.clock.wall(),
-            record_bytes_max: lane.item_bytes_max(),
         };
-        let payload = Payload::from(write_letter(letter, from));
+        let full = write_letter(letter, from);
+        let payload = full.fit(lane.item_bytes_max());
         let offset = letter.source.offset;
         let id = match &letter.content {
             LetterContent::Payload { id, .. } => id.clone(),
@@ -340,6 +341,7 @@ impl Driver {
             repeat_is_harmless: true,
             payload: Arc::new(payload),
             attempts: 0,
+            letter: Some(Box::new(full)),
         }]));
     }
 

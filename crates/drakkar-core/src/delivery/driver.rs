@@ -33,7 +33,6 @@ pub(crate) enum LaneMail {
 pub(crate) struct LaneHandle {
     inbox: Arc<Inbox<LaneMail>>,
     sink: AnySink,
-    item_bytes_max: Option<usize>,
 }
 
 impl LaneHandle {
@@ -45,9 +44,9 @@ impl LaneHandle {
         &self.sink
     }
 
-    /// Returns the most bytes that the sink takes for one item.
+    /// Returns the most bytes that the sink takes for one item, as far as it knows by now.
     pub(crate) fn item_bytes_max(&self) -> Option<usize> {
-        self.item_bytes_max
+        self.sink.limits().item_bytes_max
     }
 }
 
@@ -62,11 +61,7 @@ pub(crate) fn spawn_lane(
 ) -> LaneHandle {
     let inbox = Arc::new(Inbox::new());
     let limits = sink.limits();
-    let handle = LaneHandle {
-        inbox: Arc::clone(&inbox),
-        sink: sink.clone(),
-        item_bytes_max: limits.item_bytes_max,
-    };
+    let handle = LaneHandle { inbox: Arc::clone(&inbox), sink: sink.clone() };
     let driver = LaneDriver {
         lane: Lane::new(limits, policy, seed),
         policy,
@@ -185,6 +180,10 @@ impl LaneDriver {
     }
 
     fn on_finished(&mut self, items: Vec<LaneItem>, verdicts: Vec<Verdict>, duration: Duration) {
+        if items.iter().any(|item| item.letter.is_some()) {
+            // The sink may have learnt it by what was refused.
+            self.lane.learn_item_bytes_max(self.sink.limits().item_bytes_max);
+        }
         let (settled, report) = self.lane.finished(items, verdicts, self.clock.now());
         self.emit(&report, duration);
         self.answer(settled);

@@ -10,6 +10,7 @@ mod chaos;
 mod commits;
 mod delivery;
 mod hooks;
+mod letters;
 mod outcomes;
 mod parse;
 mod rebalance;
