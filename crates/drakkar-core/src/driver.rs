@@ -1,7 +1,7 @@
 //! Runs a partition: brings what happened to its state machine and performs what that decides.
 
 use crate::backpressure::Load;
-use crate::delivery::{LaneItem, LaneMail, LetterSource, write_letter};
+use crate::delivery::{LaneHandle, LaneItem, LaneMail, LetterSource, write_letter};
 use crate::erased::panic_text;
 use crate::hooks::{run_arrange, run_hook};
 use crate::inbox::Inbox;
@@ -319,7 +319,12 @@ impl Driver {
 
     fn send_letter(&self, key: u64, letter: &Letter) {
         let lane = &self.shared.dead_letters;
+        let failed = self.shared.lanes.iter().find(|lane| match &letter.content {
+            LetterContent::Payload { sink, .. } => lane.sink().id() == sink,
+            LetterContent::Message => false,
+        });
         let from = LetterSource {
+            sink_target: failed.map_or(&[], LaneHandle::target),
             worker: self.shared.context.worker_id(),
             failed_at: self.shared.clock.wall(),
         };

@@ -50,6 +50,8 @@ const CUT_ERROR: &str = "key, source headers, task id, task labels, target and e
 pub(crate) struct LetterSource<'a> {
     pub(crate) worker: &'a WorkerId,
     pub(crate) failed_at: Timestamp,
+    /// What the sink that did not take a payload says of its destination.
+    pub(crate) sink_target: &'a [(&'static str, String)],
 }
 
 /// A dead letter in full, of which a smaller form may be written.
@@ -162,16 +164,30 @@ pub(crate) fn write_letter(letter: &Letter, from: LetterSource<'_>) -> FullLette
             put("kind", "payload".to_owned());
             put("sink-type", sink.kind().to_string());
             put("sink-name", sink.name().to_owned());
-            put("target", payload.target().to_string());
+            put("target", target(payload, from.sink_target).to_string());
             put("delivery-id", id.to_string());
+            let value = payload.to_bytes();
+            if value.is_none() {
+                put("tombstone", "true".to_owned());
+            }
             if let Some(key) = &source.key {
                 headers.push("drakkar-source-key", Some(key.clone()));
             }
-            (source.key.clone(), Some(payload.to_bytes()))
+            (source.key.clone(), value)
         }
     };
     let record = KafkaRecord { sink: None, key, value, headers };
     FullLetter { record, is_suspect: false }
+}
+
+/// Returns where a payload was to go: what the sink says of its destination, and what the payload
+/// says itself.
+fn target(payload: &Payload, sink_target: &[(&'static str, String)]) -> Value {
+    let mut target = payload.target();
+    for (name, value) in sink_target {
+        target[*name] = json!(value);
+    }
+    target
 }
 
 fn source_headers(source: &SourceMessage) -> Value {
@@ -305,7 +321,10 @@ mod tests {
     fn write(letter: &Letter, limit: Option<usize>) -> KafkaRecord {
         let worker = WorkerId::new("w1");
         let failed_at = Timestamp::from_millis(0);
-        record(write_letter(letter, LetterSource { worker: &worker, failed_at }).fit(limit))
+        record(
+            write_letter(letter, LetterSource { worker: &worker, failed_at, sink_target: &[] })
+                .fit(limit),
+        )
     }
 
     fn record(payload: Payload) -> KafkaRecord {
@@ -407,7 +426,8 @@ mod tests {
     #[test]
     fn what_is_refused_for_its_size_gets_smaller_until_nothing_is_left_to_cut() {
         let worker = WorkerId::new("w1");
-        let from = LetterSource { worker: &worker, failed_at: Timestamp::from_millis(0) };
+        let failed_at = Timestamp::from_millis(0);
+        let from = LetterSource { worker: &worker, failed_at, sink_target: &[] };
         let large = letter(LetterContent::Message, &[b'v'; 100_000]);
         let mut full = write_letter(&large, from);
         let mut refused = full.fit(None);
@@ -429,7 +449,8 @@ mod tests {
     #[test]
     fn a_limit_that_was_learnt_since_is_used() {
         let worker = WorkerId::new("w1");
-        let from = LetterSource { worker: &worker, failed_at: Timestamp::from_millis(0) };
+        let failed_at = Timestamp::from_millis(0);
+        let from = LetterSource { worker: &worker, failed_at, sink_target: &[] };
         let large = letter(LetterContent::Message, &[b'v'; 100_000]);
         let mut full = write_letter(&large, from);
         let refused = full.fit(None);

@@ -33,6 +33,7 @@ pub(crate) enum LaneMail {
 pub(crate) struct LaneHandle {
     inbox: Arc<Inbox<LaneMail>>,
     sink: AnySink,
+    target: Arc<[(&'static str, String)]>,
 }
 
 impl LaneHandle {
@@ -42,6 +43,11 @@ impl LaneHandle {
 
     pub(crate) fn sink(&self) -> &AnySink {
         &self.sink
+    }
+
+    /// Returns what the sink says of its destination, for dead letters about its payloads.
+    pub(crate) fn target(&self) -> &[(&'static str, String)] {
+        &self.target
     }
 
     /// Returns the most bytes that the sink takes for one item, as far as it knows by now.
@@ -61,7 +67,8 @@ pub(crate) fn spawn_lane(
 ) -> LaneHandle {
     let inbox = Arc::new(Inbox::new());
     let limits = sink.limits();
-    let handle = LaneHandle { inbox: Arc::clone(&inbox), sink: sink.clone() };
+    let target = sink.target().into();
+    let handle = LaneHandle { inbox: Arc::clone(&inbox), sink: sink.clone(), target };
     let driver = LaneDriver {
         lane: Lane::new(limits, policy, seed),
         policy,

@@ -1,8 +1,10 @@
 //! Dead letters: what they carry, and that no size stops them.
 
 use crate::world::{Setup, World};
-use drakkar_api::{BatchLimits, KafkaRecord, Payload, SinkError, SinkErrorKind};
-use drakkar_core::SendFailurePolicy;
+use drakkar_api::{
+    BatchLimits, KafkaRecord, Outputs, Payload, SinkError, SinkErrorKind, SinkId, SinkKind, Verdict,
+};
+use drakkar_core::{AnySink, SendFailurePolicy};
 use drakkar_testkit::{Answer, FakeRun, FakeSink, Offer, Reaction, TestHandler};
 
 /// Dead letters for a topic that takes this many bytes, and says so as a temporary error when
@@ -106,4 +108,60 @@ async fn a_dead_letter_that_cannot_be_cut_any_more_is_held_or_dropped() {
     world.until("it was tried often", |w| w.letters.calls().len() > 14).await;
     assert_eq!(world.committed(0), None);
     assert!(world.seen.named("DeadLetterFailed")[0].text.contains("dropped: false"));
+}
+
+/// A sink that takes nothing and says where it does not put it.
+struct Refusing;
+
+impl drakkar_api::Sink for Refusing {
+    type Payload = KafkaRecord;
+
+    fn id(&self) -> SinkId {
+        SinkId::new(SinkKind::Kafka, "refusing")
+    }
+
+    async fn connect(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn deliver(&self, batch: drakkar_api::Batch<'_, KafkaRecord>) -> Vec<Verdict> {
+        batch.all(Verdict::Rejected(SinkError::permanent(SinkErrorKind::Invalid, "no")))
+    }
+
+    async fn close(&self) {}
+
+    fn repeat_is_harmless(&self, _payload: &KafkaRecord) -> bool {
+        false
+    }
+
+    fn target(&self) -> Vec<(&'static str, String)> {
+        vec![("topic", "elsewhere".to_owned())]
+    }
+}
+
+// Promise: DL-4
+#[tokio::test(start_paused = true)]
+async fn the_dead_letter_of_a_record_has_all_that_a_replay_needs() {
+    let handler = TestHandler::new().with_task_complete(|_, _| {
+        let tombstone = KafkaRecord { value: None, ..KafkaRecord::default() };
+        let tombstone = tombstone.key(vec![0xff]).header("trace", vec![0xfe]).to("refusing");
+        Ok(Outputs::new().with(tombstone))
+    });
+    let mut setup = Setup::new(handler);
+    setup.more_sinks.push(AnySink::new(Refusing));
+    let world = setup.start(&["a"]).await;
+    world.until_done().await;
+    let letters = world.letters.applied();
+    assert_eq!((letters.len(), &letters[0].payload.value), (1, &None));
+    let letter = world.letter(0);
+    assert_eq!(letter.header("tombstone"), "true");
+    let target: serde_json::Value = serde_json::from_str(letter.header("target")).expect("JSON");
+    let headers = serde_json::json!([["trace", {"$base64": "/g=="}]]);
+    assert_eq!(
+        target,
+        serde_json::json!({
+            "topic": "elsewhere", "key": {"$base64": "/w=="}, "headers": headers,
+        })
+    );
+    world.finish().await;
 }
