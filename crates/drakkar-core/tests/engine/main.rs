@@ -4,6 +4,7 @@
 mod world;
 
 mod accounting;
+mod answers;
 mod arrange;
 mod backpressure;
 mod chaos;
