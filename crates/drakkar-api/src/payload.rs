@@ -4,6 +4,8 @@
 //! probe. Variants are the same in every build, whatever drivers are linked.
 
 use crate::{Headers, SinkKind};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -76,26 +78,36 @@ impl Payload {
     }
 
     /// Returns the payload's exact bytes, as a dead letter carries them: the value, body or line
-    /// itself where the payload has one, else its columns or document as JSON.
-    pub fn to_bytes(&self) -> Bytes {
-        match self {
-            Self::Kafka(payload) => payload.value.clone().unwrap_or_default(),
+    /// itself where the payload has one, else its columns or document as JSON. `None` for a
+    /// tombstone, which is not the same as an empty value.
+    pub fn to_bytes(&self) -> Option<Bytes> {
+        Some(match self {
+            Self::Kafka(payload) => return payload.value.clone(),
             Self::Postgres(payload) => json_bytes(&payload.columns),
             Self::Mongo(payload) => json_bytes(&payload.document),
             Self::Redis(payload) => payload.value.clone(),
             Self::Http(payload) => payload.body.clone(),
             Self::File(payload) => payload.line.clone(),
             Self::Custom(payload) => payload.value.clone(),
-        }
+        })
     }
 
-    /// Returns where inside the sink it goes (table, key, path …) as a JSON object.
+    /// Returns where inside the sink it goes (table, key, path …) and what else it says beside its
+    /// bytes, as a JSON object. Bytes that may not be
+    /// text stand in it as `{"$base64": ".."}`.
+    ///
+    /// ```
+    /// use drakkar_api::{KafkaRecord, Payload};
+    ///
+    /// let record = Payload::from(KafkaRecord::bytes("v").key(vec![0xff]).header("h", "1"));
+    /// assert_eq!(
+    ///     record.target().to_string(),
+    ///     r#"{"headers":[["h",{"$base64":"MQ=="}]],"key":{"$base64":"/w=="}}"#,
+    /// );
+    /// ```
     pub fn target(&self) -> Value {
         match self {
-            Self::Kafka(payload) => match payload.key.as_deref().map(std::str::from_utf8) {
-                Some(Ok(key)) => serde_json::json!({ "key": key }),
-                _ => serde_json::json!({}),
-            },
+            Self::Kafka(payload) => kafka_target(payload),
             Self::Postgres(payload) => serde_json::json!({ "table": payload.table }),
             Self::Mongo(payload) => serde_json::json!({ "collection": payload.collection }),
             Self::Redis(payload) => match payload.ttl_seconds {
@@ -103,9 +115,36 @@ impl Payload {
                 None => serde_json::json!({ "key": payload.key }),
             },
             Self::File(payload) => serde_json::json!({ "path": payload.path }),
+            Self::Custom(payload) if !payload.attributes.is_empty() => {
+                serde_json::json!({ "attributes": payload.attributes })
+            }
             Self::Http(_) | Self::Custom(_) => serde_json::json!({}),
         }
     }
+}
+
+fn kafka_target(record: &KafkaRecord) -> Value {
+    let mut target = Map::new();
+    if let Some(key) = &record.key {
+        let key = match std::str::from_utf8(key) {
+            Ok(key) => Value::from(key),
+            Err(_) => base64_json(key),
+        };
+        target.insert("key".to_owned(), key);
+    }
+    if !record.headers.is_empty() {
+        let pairs = record.headers.iter().map(|(name, value)| {
+            let value = value.map_or(Value::Null, |value| base64_json(value));
+            Value::from(vec![Value::from(name), value])
+        });
+        target.insert("headers".to_owned(), pairs.collect());
+    }
+    Value::Object(target)
+}
+
+/// Writes bytes as JSON: `{"$base64": ".."}`, in the standard alphabet with padding.
+fn base64_json(bytes: &[u8]) -> Value {
+    serde_json::json!({ "$base64": BASE64.encode(bytes) })
 }
 
 fn json_size(value: &impl Serialize) -> usize {
@@ -361,14 +400,44 @@ impl<P: Into<Payload>> FromIterator<P> for Outputs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn the_bytes_of_a_payload_are_made_once_and_kept() {
         let record = KafkaRecord::json(&serde_json::json!({"a": 1})).expect("plain JSON");
         let payload = Payload::from(record.key(vec![0xff]));
-        assert_eq!(payload.to_bytes(), "{\"a\":1}");
+        assert_eq!(payload.to_bytes().as_deref(), Some(&b"{\"a\":1}"[..]));
         assert_eq!(payload.size_bytes(), 8);
-        assert_eq!(payload.target(), serde_json::json!({}));
+    }
+
+    #[test]
+    fn a_target_says_all_that_the_bytes_do_not() {
+        let check = |payload: Payload, expect: Value| assert_eq!(payload.target(), expect);
+        let mut record = KafkaRecord::bytes("v").key("k").header("h", vec![0xff]);
+        record.headers.push("none", None);
+        check(
+            record.into(),
+            json!({"key": "k", "headers": [["h", {"$base64": "/w=="}], ["none", null]]}),
+        );
+        check(KafkaRecord::bytes("v").into(), json!({}));
+        let key = KafkaRecord::bytes("v").key(vec![0xff]);
+        check(key.into(), json!({"key": {"$base64": "/w=="}}));
+        let custom = |attributes| CustomPayload {
+            kind: "own".into(),
+            sink: None,
+            value: Bytes::new(),
+            attributes,
+        };
+        check(custom(Map::new()).into(), json!({}));
+        let attributes = Map::from_iter([("a".to_owned(), json!(1))]);
+        check(custom(attributes).into(), json!({"attributes": {"a": 1}}));
+    }
+
+    #[test]
+    fn a_tombstone_has_no_bytes() {
+        assert_eq!(Payload::from(KafkaRecord::default().key("k")).to_bytes(), None);
+        let empty = Payload::from(KafkaRecord::bytes(""));
+        assert_eq!(empty.to_bytes(), Some(Bytes::new()));
     }
 
     #[test]

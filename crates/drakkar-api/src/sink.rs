@@ -93,6 +93,13 @@ pub trait Sink: Send + Sync + 'static {
     /// Returns whether sending `payload` twice leaves the destination as sending it once does.
     fn repeat_is_harmless(&self, payload: &Self::Payload) -> bool;
 
+    /// Returns what a reader of a dead letter must know of the destination beside the payload's own
+    /// [`target`](Payload::target), such as its topic: names and values, without secrets. Asked once,
+    /// after `connect`.
+    fn target(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// Returns the sizes of batches that suit this sink.
     fn limits(&self) -> BatchLimits {
         BatchLimits::default()

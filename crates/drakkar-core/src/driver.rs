@@ -1,7 +1,7 @@
 //! Runs a partition: brings what happened to its state machine and performs what that decides.
 
 use crate::backpressure::Load;
-use crate::delivery::{LaneItem, LaneMail, LetterSource, write_letter};
+use crate::delivery::{LaneHandle, LaneItem, LaneMail, LetterSource, write_letter};
 use crate::erased::panic_text;
 use crate::hooks::{run_arrange, run_hook};
 use crate::inbox::Inbox;
@@ -11,8 +11,8 @@ use crate::partition::{
 };
 use crate::shared::Shared;
 use drakkar_api::{
-    CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Instant, PartitionId, Payload,
-    Reply, Run, RunId, RunListener, SourceMessage,
+    CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Instant, PartitionId, Reply,
+    Run, RunId, RunListener, SourceMessage,
 };
 use futures_util::FutureExt as _;
 use std::collections::VecDeque;
@@ -321,17 +321,23 @@ impl Driver {
             id: item.id,
             payload: item.payload,
             attempts: 0,
+            letter: None,
         }));
     }
 
     fn send_letter(&self, key: u64, letter: &Letter) {
         let lane = &self.shared.dead_letters;
+        let failed = self.shared.lanes.iter().find(|lane| match &letter.content {
+            LetterContent::Payload { sink, .. } => lane.sink().id() == sink,
+            LetterContent::Message => false,
+        });
         let from = LetterSource {
+            sink_target: failed.map_or(&[], LaneHandle::target),
             worker: self.shared.context.worker_id(),
             failed_at: self.shared.clock.wall(),
-            record_bytes_max: lane.item_bytes_max(),
         };
-        let payload = Payload::from(write_letter(letter, from));
+        let full = write_letter(letter, from);
+        let payload = full.fit(lane.item_bytes_max());
         let offset = letter.source.offset;
         let id = match &letter.content {
             LetterContent::Payload { id, .. } => id.clone(),
@@ -348,6 +354,7 @@ impl Driver {
             repeat_is_harmless: true,
             payload: Arc::new(payload),
             attempts: 0,
+            letter: Some(Box::new(full)),
         }]));
     }
 

@@ -245,6 +245,10 @@ impl AnySink {
         self.inner.limits()
     }
 
+    pub(crate) fn target(&self) -> Vec<(&'static str, String)> {
+        self.inner.target()
+    }
+
     pub(crate) async fn connect(&self) -> Result<(), SinkError> {
         self.inner.connect().await
     }
@@ -278,6 +282,7 @@ impl fmt::Debug for AnySink {
 }
 
 trait DynSink: Send + Sync {
+    fn target(&self) -> Vec<(&'static str, String)>;
     fn limits(&self) -> BatchLimits;
     fn connect(&self) -> BoxFuture<'_, Result<(), SinkError>>;
     fn deliver<'a>(
@@ -289,6 +294,10 @@ trait DynSink: Send + Sync {
 }
 
 impl<S: Sink> DynSink for S {
+    fn target(&self) -> Vec<(&'static str, String)> {
+        Sink::target(self)
+    }
+
     fn limits(&self) -> BatchLimits {
         Sink::limits(self)
     }

@@ -40,6 +40,6 @@ pub use config::{
 pub use engine::{Engine, EngineParts, EngineStatus};
 pub use erased::AnySink;
 pub use error::{EngineError, EngineErrorKind};
-pub use periodic::{PeriodicErrorPolicy, PeriodicTask};
+pub use periodic::{PeriodicErrorPolicy, PeriodicTask, ZeroInterval};
 pub use retry::Backoff;
 pub use watermark::{OutOfOrder, Token, Watermark};

@@ -1,7 +1,8 @@
 //! Periodic tasks: run, wait, run again; never overlapping.
 
-use crate::erased::panic_text;
-use drakkar_api::{Clock, Event, HookResult, Observer};
+use crate::erased::{guard, panic_text};
+use crate::hooks::chain;
+use drakkar_api::{Clock, Event, HookError, HookResult, Observer};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use std::fmt;
@@ -23,7 +24,7 @@ pub enum PeriodicErrorPolicy {
 pub struct PeriodicTask {
     /// Its name in logs and metrics.
     pub name: String,
-    /// The wait before each run, counted from the end of the run before.
+    /// The wait before each run, counted from the end of the run before; more than zero.
     pub interval: Duration,
     /// What an error does.
     pub on_error: PeriodicErrorPolicy,
@@ -41,21 +42,45 @@ impl fmt::Debug for PeriodicTask {
     }
 }
 
+/// A periodic task that would run without a pause.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the interval of the periodic task \"{name}\" is zero; give it one such as 10 seconds")]
+pub struct ZeroInterval {
+    /// The task's name.
+    pub name: String,
+}
+
 impl PeriodicTask {
-    /// Runs the task until it stops itself.
+    /// Checks the interval.
+    ///
+    /// # Errors
+    ///
+    /// When it is zero.
+    pub fn validate(&self) -> Result<(), ZeroInterval> {
+        match self.interval.is_zero() {
+            true => Err(ZeroInterval { name: self.name.clone() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Runs the task until it stops itself. One that is not valid is not run at all.
     ///
     /// # Cancel safety
     ///
     /// A run that is under way is dropped.
     pub async fn run_forever(self, observer: Arc<dyn Observer>, clock: Arc<dyn Clock>) {
+        if let Err(error) = self.validate() {
+            tracing::error!(category = "periodic", %error, "periodic_task_refused");
+            return;
+        }
         loop {
             tokio::time::sleep(self.interval).await;
             let started = clock.now();
             let result = AssertUnwindSafe(async { (self.run)().await }).catch_unwind().await;
             let error = match result {
                 Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(panic) => Some(panic_text(panic.as_ref()).to_string()),
+                Ok(Err(error)) => Some(text(&error)),
+                Err(panic) => Some(text(&panic_text(panic.as_ref()))),
             };
             observer.observe(&Event::PeriodicRun {
                 name: &self.name,
@@ -68,6 +93,12 @@ impl PeriodicTask {
             }
         }
     }
+}
+
+/// Writes an error and its sources. An error may panic in that, too.
+fn text(error: &HookError) -> String {
+    guard(|| chain(error.as_ref()))
+        .unwrap_or_else(|panic| format!("an error whose text panicked: {panic}"))
 }
 
 #[cfg(test)]
@@ -87,12 +118,17 @@ mod tests {
         }
     }
 
-    async fn runs(on_error: PeriodicErrorPolicy) -> Vec<Option<String>> {
+    /// Runs a task for 35 seconds whose second run answers `failure`.
+    async fn runs(
+        on_error: PeriodicErrorPolicy,
+        interval: Duration,
+        failure: fn() -> HookError,
+    ) -> Vec<Option<String>> {
         let runs = Arc::new(Runs::default());
         let counter = Arc::new(Mutex::new(0));
         let task = PeriodicTask {
             name: "refresh".to_owned(),
-            interval: Duration::from_secs(10),
+            interval,
             on_error,
             run: Box::new(move || {
                 let counter = Arc::clone(&counter);
@@ -100,7 +136,7 @@ mod tests {
                     let mut count = counter.lock().expect("no panic");
                     *count += 1;
                     match *count {
-                        2 => Err("the second fails".into()),
+                        2 => Err(failure()),
                         _ => Ok(()),
                     }
                 })
@@ -112,9 +148,54 @@ mod tests {
         runs.0.lock().expect("no panic").clone()
     }
 
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    /// An error with a source, whose own text panics if it has none.
+    #[derive(Debug)]
+    struct Failure {
+        text: Option<&'static str>,
+        source: Option<Box<Failure>>,
+    }
+
+    impl fmt::Display for Failure {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.text.expect("a text"))
+        }
+    }
+
+    impl std::error::Error for Failure {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            self.source.as_deref().map(|source| source as _)
+        }
+    }
+
+    // Promise: FT-1
+    #[tokio::test(start_paused = true)]
+    async fn an_error_is_reported_with_its_sources_and_even_if_its_text_panics() {
+        let with_source = || -> HookError {
+            let source = Failure { text: Some("why"), source: None };
+            Failure { text: Some("what"), source: Some(Box::new(source)) }.into()
+        };
+        let failed = Some("what: why".to_owned());
+        let on_error = PeriodicErrorPolicy::Continue;
+        assert_eq!(runs(on_error, INTERVAL, with_source).await, [None, failed, None]);
+        let panics = || -> HookError { Failure { text: None, source: None }.into() };
+        let failed = Some("an error whose text panicked: a text".to_owned());
+        assert_eq!(runs(on_error, INTERVAL, panics).await, [None, failed, None]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_without_a_pause_is_refused() {
+        let never = runs(PeriodicErrorPolicy::Continue, Duration::ZERO, || "x".into());
+        assert_eq!(never.await, []);
+        let error = ZeroInterval { name: "refresh".to_owned() };
+        assert!(error.to_string().contains("\"refresh\" is zero"), "{error}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_error_ends_a_task_only_if_asked_to() {
         let failed = Some("the second fails".to_owned());
+        let runs = |policy| runs(policy, INTERVAL, || "the second fails".into());
         assert_eq!(runs(PeriodicErrorPolicy::Continue).await, [None, failed.clone(), None]);
         assert_eq!(runs(PeriodicErrorPolicy::Stop).await, [None, failed]);
     }

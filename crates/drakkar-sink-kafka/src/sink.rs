@@ -225,6 +225,10 @@ impl Sink for KafkaSink {
         false
     }
 
+    fn target(&self) -> Vec<(&'static str, String)> {
+        vec![("topic", self.topic().to_owned())]
+    }
+
     /// As configured; after `connect` also the largest record that client and topic take.
     fn limits(&self) -> BatchLimits {
         let item_bytes_max = self.connection().map(|connection| connection.item_bytes_max);

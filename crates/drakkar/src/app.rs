@@ -15,7 +15,9 @@ use drakkar_api::{
     Clients, Clock, Context, ContextScope, Executor, Handler, HookResult, Observer, Sink, WorkerId,
     WorkerInfo,
 };
-use drakkar_core::{AnySink, Engine, EngineParts, PeriodicErrorPolicy, PeriodicTask, TokioClock};
+use drakkar_core::{
+    AnySink, Engine, EngineParts, PeriodicErrorPolicy, PeriodicTask, TokioClock, ZeroInterval,
+};
 use drakkar_exec::ProcessPool;
 use drakkar_source_kafka::KafkaSource;
 use std::any::Any;
@@ -66,6 +68,8 @@ pub struct App<H> {
     worker_name: Option<String>,
     on_startup: Option<OnStartup>,
     periodic: Vec<MakePeriodic<H>>,
+    /// The first periodic task that would run without a pause.
+    zero_interval: Option<ZeroInterval>,
     sinks: Vec<AnySink>,
     clients: Clients,
     observers: Vec<Arc<dyn Observer>>,
@@ -94,6 +98,7 @@ impl<H: Handler> App<H> {
             worker_name: None,
             on_startup: None,
             periodic: Vec::new(),
+            zero_interval: None,
             sinks: Vec::new(),
             clients: Clients::new(),
             observers: Vec::new(),
@@ -133,7 +138,8 @@ impl<H: Handler> App<H> {
     }
 
     /// Runs `task` every so often while the worker lives: first after `every`, then `every` after the
-    /// end of each run. An error is logged and counted, and the task goes on.
+    /// end of each run. An error is logged and counted, and the task goes on. An interval of zero is an
+    /// error of [`run`](Self::run).
     #[must_use]
     pub fn periodic<F>(
         self,
@@ -160,6 +166,9 @@ impl<H: Handler> App<H> {
         F: Future<Output = HookResult<()>> + Send + 'static,
     {
         let name = name.into();
+        if every.is_zero() {
+            self.zero_interval.get_or_insert(ZeroInterval { name: name.clone() });
+        }
         self.periodic.push(Box::new(move |handler, context| PeriodicTask {
             name,
             interval: every,
@@ -227,6 +236,9 @@ impl<H: Handler> App<H> {
         shutdown: impl Future<Output = ()>,
         emergency: &Emergency,
     ) -> Result<(), Error> {
+        if let Some(error) = self.zero_interval {
+            return Err(Error::start("periodic", error));
+        }
         let mut config = load(self.source)?;
         if let Some(change) = self.on_startup {
             change(&mut config).map_err(|error| Error::hook("on_startup", error))?;

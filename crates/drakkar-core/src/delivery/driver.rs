@@ -33,7 +33,7 @@ pub(crate) enum LaneMail {
 pub(crate) struct LaneHandle {
     inbox: Arc<Inbox<LaneMail>>,
     sink: AnySink,
-    item_bytes_max: Option<usize>,
+    target: Arc<[(&'static str, String)]>,
 }
 
 impl LaneHandle {
@@ -45,9 +45,14 @@ impl LaneHandle {
         &self.sink
     }
 
-    /// Returns the most bytes that the sink takes for one item.
+    /// Returns what the sink says of its destination, for dead letters about its payloads.
+    pub(crate) fn target(&self) -> &[(&'static str, String)] {
+        &self.target
+    }
+
+    /// Returns the most bytes that the sink takes for one item, as far as it knows by now.
     pub(crate) fn item_bytes_max(&self) -> Option<usize> {
-        self.item_bytes_max
+        self.sink.limits().item_bytes_max
     }
 }
 
@@ -62,11 +67,8 @@ pub(crate) fn spawn_lane(
 ) -> LaneHandle {
     let inbox = Arc::new(Inbox::new());
     let limits = sink.limits();
-    let handle = LaneHandle {
-        inbox: Arc::clone(&inbox),
-        sink: sink.clone(),
-        item_bytes_max: limits.item_bytes_max,
-    };
+    let target = sink.target().into();
+    let handle = LaneHandle { inbox: Arc::clone(&inbox), sink: sink.clone(), target };
     let driver = LaneDriver {
         lane: Lane::new(limits, policy, seed),
         policy,
@@ -185,6 +187,10 @@ impl LaneDriver {
     }
 
     fn on_finished(&mut self, items: Vec<LaneItem>, verdicts: Vec<Verdict>, duration: Duration) {
+        if items.iter().any(|item| item.letter.is_some()) {
+            // The sink may have learnt it by what was refused.
+            self.lane.learn_item_bytes_max(self.sink.limits().item_bytes_max);
+        }
         let (settled, report) = self.lane.finished(items, verdicts, self.clock.now());
         self.emit(&report, duration);
         self.answer(settled);

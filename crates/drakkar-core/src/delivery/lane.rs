@@ -14,15 +14,17 @@
 //! | rejected | | | failed |
 //! | anything else | | | failed |
 //!
-//! A lane of dead letters that holds offsets sends everything again, for ever.
+//! A lane of dead letters that holds offsets sends everything again, for ever. A dead letter that is
+//! too large is cut and sent again, whatever the verdict, as long as there is something to cut.
 //!
 //! Limits: the queue grows only with the load that backpressure bounds.
 
+use super::dead_letter::{Blame, FullLetter, Shrunk};
 use crate::partition::{ItemEnd, ItemKey};
 use crate::retry::{Backoff, Jitter};
 use drakkar_api::{
     BatchLimits, DeliveryId, Epoch, ErrorStatus, Instant, Offset, PartitionId, Payload, SinkError,
-    Verdict,
+    SinkErrorKind, Verdict,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -38,6 +40,8 @@ pub(crate) struct LaneItem {
     pub(crate) repeat_is_harmless: bool,
     /// Attempts made so far.
     pub(crate) attempts: u32,
+    /// If this is a dead letter, all of it; `payload` may be a smaller form.
+    pub(crate) letter: Option<Box<FullLetter>>,
 }
 
 /// How a lane tries again.
@@ -86,6 +90,21 @@ impl LaneItem {
     fn order(&self) -> Order {
         (self.id.offset(), self.id.source().clone())
     }
+
+    /// A dead letter was refused for its size: makes it smaller, and answers whether sending it
+    /// again has a chance for that.
+    fn shrink(&mut self, item_bytes_max: Option<usize>, blame: Blame) -> bool {
+        let Some(letter) = &mut self.letter else { return false };
+        match letter.shrink(&self.payload, item_bytes_max, blame) {
+            Shrunk::To(smaller) => {
+                self.bytes = smaller.size_bytes();
+                self.payload = Arc::new(smaller);
+                true
+            }
+            Shrunk::NotYet => true,
+            Shrunk::Smallest => false,
+        }
+    }
 }
 
 /// The state of one lane.
@@ -124,6 +143,11 @@ impl Lane {
             in_calls: BTreeMap::new(),
             fenced: BTreeSet::new(),
         }
+    }
+
+    /// Hears the most bytes that the destination takes for one item.
+    pub(crate) fn learn_item_bytes_max(&mut self, item_bytes_max: Option<usize>) {
+        self.limits.item_bytes_max = item_bytes_max;
     }
 
     /// Takes items in, in the order in which they are to be sent.
@@ -223,7 +247,7 @@ impl Lane {
             }
             item.attempts += 1;
             report.attempt = report.attempt.max(item.attempts);
-            match self.judge(&item, verdict) {
+            match self.judge(&mut item, verdict) {
                 Judgement::Settle(end) => {
                     match &end {
                         ItemEnd::Confirmed => report.confirmed += 1,
@@ -265,7 +289,8 @@ impl Lane {
         fenced
     }
 
-    fn judge(&self, item: &LaneItem, verdict: Verdict) -> Judgement {
+    fn judge(&self, item: &mut LaneItem, verdict: Verdict) -> Judgement {
+        let is_rejected = matches!(verdict, Verdict::Rejected(_));
         let (error, safe) = match verdict {
             Verdict::Confirmed => return Judgement::Settle(ItemEnd::Confirmed),
             Verdict::NotApplied(error) => (error, true),
@@ -273,11 +298,16 @@ impl Lane {
             Verdict::Rejected(error) => (error, false),
             _ => {
                 let message = "the sink answered a verdict that this engine does not know";
-                let kind = drakkar_api::SinkErrorKind::Internal;
+                let kind = SinkErrorKind::Internal;
                 (SinkError::permanent(kind, message), false)
             }
         };
-        if self.policy.hold {
+        let is_cut = error.kind() == SinkErrorKind::TooLarge && {
+            let is_own = is_rejected || error.status() == ErrorStatus::Permanent;
+            let blame = if is_own { Blame::Own } else { Blame::Shared };
+            item.shrink(self.limits.item_bytes_max, blame)
+        };
+        if self.policy.hold || is_cut {
             return Judgement::Again(error);
         }
         let may_pass = error.status() == ErrorStatus::Temporary;
@@ -333,7 +363,7 @@ enum Judgement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drakkar_api::{KafkaRecord, SinkErrorKind};
+    use drakkar_api::KafkaRecord;
     use std::time::Duration;
 
     const NOW: Instant = Instant::ORIGIN;
@@ -358,6 +388,7 @@ mod tests {
             bytes: 1,
             repeat_is_harmless: false,
             attempts: 0,
+            letter: None,
         }
     }
 

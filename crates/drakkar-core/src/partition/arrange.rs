@@ -137,7 +137,7 @@ impl Partition {
             let wait = self.config.arrange_backoff.after(attempt, &mut self.jitter);
             self.set_timer(self.now + wait, Timer::Arrange(id));
         } else if let [only] = window.messages[..] {
-            self.doom(only, Fate::from_hook(failure));
+            self.doom(only, Fate::from_calls(failure, attempt));
             self.finish_arrange(id, Vec::new());
         } else {
             window.phase = WindowPhase::Isolating { index: 0 };
@@ -152,7 +152,11 @@ impl Partition {
         let more = next < window.messages.len();
         match result {
             Ok(tasks) => window.collected.extend(tasks),
-            Err(failure) => self.doom(offset, Fate::from_hook(&failure)),
+            Err(failure) => {
+                // Those for the whole window, and this one.
+                let calls = self.config.arrange_retries_max.saturating_add(2);
+                self.doom(offset, Fate::from_calls(&failure, calls));
+            }
         }
         let window = self.windows.get_mut(&id).expect("still there");
         if more {

@@ -80,16 +80,21 @@ impl Fate {
     }
 
     pub(super) fn from_hook(failure: &HookFailure) -> Self {
+        Self::from_calls(failure, 1)
+    }
+
+    /// The same for a hook that was called `calls` times for the message.
+    pub(super) fn from_calls(failure: &HookFailure, calls: u32) -> Self {
         let kind = if failure.panicked { "hook_panic" } else { "hook_error" };
-        Self::because(Some(failure.hook), kind, failure.error.clone())
+        Self::because(failure.hook, kind, failure.error.clone(), calls)
     }
 
     pub(super) fn from_parse_error(error: &DecodeError) -> Self {
-        Self::because(Some(Hook::Decode), "parse_error", error.reason().to_owned())
+        Self::because(Hook::Decode, "parse_error", error.reason().to_owned(), 1)
     }
 
     pub(super) fn from_routing(hook: Hook, error: String) -> Self {
-        Self::because(Some(hook), "routing", error)
+        Self::because(hook, "routing", error, 1)
     }
 
     pub(super) fn from_task(output: &TaskOutput) -> Self {
@@ -108,9 +113,9 @@ impl Fate {
         }))
     }
 
-    fn because(hook: Option<Hook>, kind: &str, error: String) -> Self {
+    fn because(hook: Hook, kind: &str, error: String, attempts: u32) -> Self {
         let kind = kind.to_owned();
-        Self::DeadLetter(Arc::new(Cause { hook, kind, error, attempts: 1, task: None }))
+        Self::DeadLetter(Arc::new(Cause { hook: Some(hook), kind, error, attempts, task: None }))
     }
 }
 

@@ -67,6 +67,19 @@ struct Weather {
     has_task_hook: bool,
     has_message_hook: bool,
     has_window_hook: bool,
+    /// Whether it is known from the start which hooks there are, or learnt by calling them.
+    knows_hooks: bool,
+}
+
+impl Weather {
+    fn hooks(self) -> HookPresence {
+        let missing = |has_hook: bool| self.knows_hooks && !has_hook;
+        HookPresence {
+            task_missing: missing(self.has_task_hook),
+            message_missing: missing(self.has_message_hook),
+            window_missing: missing(self.has_window_hook),
+        }
+    }
 }
 
 struct World {
@@ -86,6 +99,7 @@ struct World {
     unsettled_payloads: BTreeSet<(Offset, String)>,
     message_hooks: BTreeSet<Offset>,
     committed: Option<CommitOffset>,
+    commit_faults: usize,
     over: Option<bool>,
 }
 
@@ -105,7 +119,7 @@ impl World {
             Arc::new(config),
             Arc::new(Router::new(sinks)),
             Arc::new(NullObserver),
-            HookPresence::default(),
+            weather.hooks(),
         );
         let mut world = Self {
             machine,
@@ -122,6 +136,7 @@ impl World {
             unsettled_payloads: BTreeSet::new(),
             message_hooks: BTreeSet::new(),
             committed: None,
+            commit_faults: 0,
             over: None,
         };
         let effects = world.machine.start();
@@ -294,6 +309,7 @@ impl World {
             }
             Open::Commit(position) => {
                 let result = if self.fault() {
+                    self.commit_faults += 1;
                     Err(SourceError::new(SourceErrorKind::Commit, "not now"))
                 } else {
                     self.committed = Some(position);
@@ -428,12 +444,13 @@ impl World {
 }
 
 fn weather() -> impl Strategy<Value = Weather> {
-    (any::<u64>(), 0_u64..30, any::<[bool; 3]>()).prop_map(|(seed, faults, hooks)| Weather {
+    (any::<u64>(), 0_u64..30, any::<[bool; 4]>()).prop_map(|(seed, faults, hooks)| Weather {
         seed,
         faults,
         has_task_hook: hooks[0],
         has_message_hook: hooks[1],
         has_window_hook: hooks[2],
+        knows_hooks: hooks[3],
     })
 }
 
@@ -473,9 +490,11 @@ proptest! {
                 world.produce(3);
             }
         }
+        world.commit_faults = 0;
         world.handle(Input::Drain);
         world.run_dry();
         let clean = world.over.expect("a drain ends by itself");
+        prop_assert!(clean || world.commit_faults > 0, "unclean without a cause");
         if clean {
             // Nothing that was finished will be done again by the next owner.
             let finished = world.settled.iter().filter(|offset| {
@@ -515,6 +534,7 @@ fn an_expired_drain_commits_what_is_finished() {
         has_task_hook: false,
         has_message_hook: false,
         has_window_hook: false,
+        knows_hooks: false,
     };
     let mut world = World::new(weather);
     world.machine.hooks =
@@ -551,6 +571,7 @@ fn an_executor_that_closes_during_a_drain_is_not_asked_again() {
         has_task_hook: false,
         has_message_hook: false,
         has_window_hook: false,
+        knows_hooks: false,
     };
     let mut world = World::new(weather);
     world.produce(1);

@@ -60,7 +60,7 @@ async fn a_poisonous_message_is_dead_lettered_and_its_neighbours_go_on() {
         world.produce(0, &["later"]);
         world.until_done().await;
         let class = if panics { "hook_panic" } else { "hook_error" };
-        assert_eq!(world.letters(), [format!("message@1 {class} arrange x1: boom")]);
+        assert_eq!(world.letters(), [format!("message@1 {class} arrange x5: boom")]);
         assert_eq!(world.sent(), ["a", "b", "later"]);
         let calls = world.hooks.all().into_iter().filter(|call| call.hook == Hook::Arrange);
         let sizes: Vec<_> = calls.map(|call| call.offsets.len()).collect();
@@ -114,7 +114,7 @@ async fn a_panic_while_decoding_labelling_or_ranking_names_its_hook() {
     for hook in [Hook::Decode, Hook::MessageLabel, Hook::TaskPriority] {
         let world = Setup::of(Poisoned { hook }).start(&["a", "poison", "b"]).await;
         world.until_done().await;
-        assert_eq!(world.letters(), [format!("message@1 hook_panic {hook} x1: boom")]);
+        assert_eq!(world.letters(), [format!("message@1 hook_panic {hook} x5: boom")]);
         assert_eq!(world.letter(1).value.as_deref(), Some(&b"poison"[..]));
         assert_eq!(world.sent(), ["a", "b"]);
         assert!(world.failures().iter().all(|failure| *failure == format!("{hook:?}: boom")));
@@ -135,7 +135,7 @@ async fn too_many_tasks_are_an_error_of_the_message_that_makes_them() {
     world.until_done().await;
     assert_eq!(
         world.letters(),
-        ["message@1 hook_error arrange x1: arrange returned 11 tasks for one window, \
+        ["message@1 hook_error arrange x5: arrange returned 11 tasks for one window, \
           the limit is 10 (executor.max_tasks_per_window)"],
         "those within the limit are not harmed by their neighbours"
     );
@@ -156,7 +156,7 @@ async fn a_task_with_one_unknown_offset_is_refused_as_a_whole() {
     let world = Setup::new(handler).start(&["a", "poison"]).await;
     world.until_done().await;
     let error = "a task names offset 1000, which is not an open message of this partition";
-    assert_eq!(world.letters(), [format!("message@1 hook_error arrange x1: {error}")]);
+    assert_eq!(world.letters(), [format!("message@1 hook_error arrange x5: {error}")]);
     assert_eq!(world.sent(), ["x"]);
     assert_eq!(
         world.failures(),

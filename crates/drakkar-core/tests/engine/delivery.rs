@@ -3,7 +3,8 @@
 
 use crate::world::{MILLISECOND, SECOND, Setup, input, partition, record};
 use drakkar_api::{
-    BatchLimits, DeliveryAction, FileLine, Hook, Outputs, RawInput, SinkError, SinkErrorKind, Task,
+    BatchLimits, DeliveryAction, FileLine, Hook, Outputs, Payload, RawInput, SinkError,
+    SinkErrorKind, Task,
 };
 use drakkar_core::SendFailurePolicy;
 use drakkar_testkit::{Answer, FakeRun, FakeSink, Offer, Reaction, TestHandler};
@@ -22,7 +23,7 @@ fn words_and(action: DeliveryAction) -> (TestHandler, Arc<Mutex<Vec<String>>>) {
     let given = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&given);
     let handler = words().with_delivery_error(move |failure, _| {
-        let values = failure.payloads.iter().map(|payload| payload.to_bytes());
+        let values = failure.payloads.iter().filter_map(Payload::to_bytes);
         let values: Vec<_> =
             values.map(|value| String::from_utf8_lossy(&value).into_owned()).collect();
         let mut log = log.lock().expect("no panic");

@@ -4,12 +4,14 @@
 mod world;
 
 mod accounting;
+mod answers;
 mod arrange;
 mod backpressure;
 mod chaos;
 mod commits;
 mod delivery;
 mod hooks;
+mod letters;
 mod outcomes;
 mod parse;
 mod rebalance;

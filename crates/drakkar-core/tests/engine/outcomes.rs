@@ -231,7 +231,7 @@ async fn a_task_without_known_offsets_dead_letters_the_message_that_got_it() {
         });
         let world = Setup::new(handler).start(&["a", "b", "c"]).await;
         world.until_done().await;
-        assert_eq!(world.letters(), [format!("message@1 hook_error arrange x1: {error}")]);
+        assert_eq!(world.letters(), [format!("message@1 hook_error arrange x5: {error}")]);
         assert_eq!(world.sent(), ["fine", "fine"]);
         world.finish().await;
     };

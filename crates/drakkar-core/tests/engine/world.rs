@@ -245,7 +245,12 @@ impl World {
 
     /// Returns the dead letters in order, each in short.
     pub(crate) fn letters(&self) -> Vec<String> {
-        self.letters.applied().iter().map(|letter| Letter::of(&letter.payload).brief()).collect()
+        self.all_letters().iter().map(Letter::brief).collect()
+    }
+
+    /// Returns the dead letters in order.
+    pub(crate) fn all_letters(&self) -> Vec<Letter> {
+        self.letters.applied().iter().map(|letter| Letter::of(&letter.payload)).collect()
     }
 
     /// Returns the dead letter about the message at `offset`.
