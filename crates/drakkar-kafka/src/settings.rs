@@ -1,5 +1,6 @@
 //! Checked settings, and the client configurations that they make.
 
+use crate::options;
 use drakkar_api::Secret;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -47,6 +48,9 @@ impl ClientSettings {
         security: Vec<(&'static str, Secret<String>)>,
         client_config: BTreeMap<String, Secret<String>>,
     ) -> Self {
+        let canonical = |name: String| options::canonical(&name).to_owned();
+        let client_config =
+            client_config.into_iter().map(|(name, value)| (canonical(name), value)).collect();
         Self { brokers, security, client_config }
     }
 
@@ -55,7 +59,8 @@ impl ClientSettings {
         &self.brokers
     }
 
-    /// Returns a raw option that the user set.
+    /// Returns a raw option that the user set under any of its names. `name` is the
+    /// [canonical](options::canonical) one.
     ///
     /// For a client that must know a limit, such as `message.max.bytes`. May be a secret.
     pub fn raw_option(&self, name: &str) -> Option<&Secret<String>> {
@@ -167,6 +172,22 @@ mod tests {
         assert_eq!(config.get("linger.ms"), Some("50"));
         assert_eq!(config.get("client.id"), Some("mine"));
         assert!(matches!(config.log_level, RDKafkaLogLevel::Debug));
+    }
+
+    #[test]
+    fn raw_options_win_under_their_other_names_too() {
+        let settings = settings(&[
+            ("compression.codec", "lz4"),
+            ("queue.buffering.max.ms", "50"),
+            ("max.in.flight", "3"),
+        ]);
+        let config = settings.producer_config("w1", producer_options());
+        assert_eq!(config.get("linger.ms"), Some("50"));
+        assert_eq!(config.get("compression.type"), Some("lz4"));
+        assert_eq!(config.get("max.in.flight.requests.per.connection"), Some("3"));
+        for (alias, _) in crate::options::ALIASES {
+            assert_eq!(config.get(alias), None, "{alias} would be applied in any order");
+        }
     }
 
     #[test]
