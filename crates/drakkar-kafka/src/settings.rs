@@ -87,8 +87,9 @@ impl ClientSettings {
         let own = [
             ("acks", "all".to_owned()),
             ("enable.idempotence", "true".to_owned()),
-            ("linger.ms", milliseconds(options.linger)),
-            ("message.timeout.ms", milliseconds(options.delivery_timeout)),
+            ("linger.ms", options.linger.as_millis().to_string()),
+            // Zero would mean that the client never gives up.
+            ("message.timeout.ms", options.delivery_timeout.as_millis().max(1).to_string()),
         ];
         self.config(worker, &own)
     }
@@ -121,11 +122,6 @@ impl ClientSettings {
             false => RDKafkaLogLevel::Info,
         }
     }
-}
-
-/// Writes whole milliseconds, at least one.
-fn milliseconds(duration: Duration) -> String {
-    duration.as_millis().max(1).to_string()
 }
 
 #[cfg(test)]
@@ -163,6 +159,14 @@ mod tests {
         assert_eq!(config.get("message.timeout.ms"), Some("7000"));
         assert_eq!(config.get("linger.ms"), Some("5"));
         config.create::<BaseProducer>().expect("librdkafka accepts all of it");
+    }
+
+    #[test]
+    fn no_linger_is_no_linger_but_a_timeout_never_vanishes() {
+        let options = ProducerOptions { delivery_timeout: Duration::ZERO, linger: Duration::ZERO };
+        let config = settings(&[]).producer_config("w1", options);
+        assert_eq!(config.get("linger.ms"), Some("0"));
+        assert_eq!(config.get("message.timeout.ms"), Some("1"));
     }
 
     #[test]
