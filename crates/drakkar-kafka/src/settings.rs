@@ -1,9 +1,11 @@
 //! Checked settings, and the client configurations that they make.
 
-use crate::options;
+use crate::{options, refusal};
 use drakkar_api::Secret;
 use rdkafka::ClientConfig;
+use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::types::RDKafkaType;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -92,6 +94,34 @@ impl ClientSettings {
             ("message.timeout.ms", options.delivery_timeout.as_millis().max(1).to_string()),
         ];
         self.config(worker, &own)
+    }
+
+    /// Makes clients of the settings and drops them again, to find what contradicts itself. They
+    /// know no broker and connect to nothing. Says which key of the section is to blame, and why.
+    pub(crate) fn try_out(&self) -> Result<(), (&'static str, String)> {
+        let Err(reason) = self.make_clients() else { return Ok(()) };
+        let without_raw = Self { client_config: BTreeMap::new(), ..self.clone() };
+        match without_raw.make_clients() {
+            Ok(()) => Err(("client_config", reason)),
+            Err(reason) => Err(("security", reason)),
+        }
+    }
+
+    fn make_clients(&self) -> Result<(), String> {
+        // Longer than any attempt may be.
+        let options = ProducerOptions::new(Duration::from_secs(3600));
+        let producer = self.producer_config("check", options);
+        let consumer = self.consumer_config("check");
+        for (mut config, kind) in
+            [(producer, RDKafkaType::RD_KAFKA_PRODUCER), (consumer, RDKafkaType::RD_KAFKA_CONSUMER)]
+        {
+            config.remove("bootstrap.servers");
+            config
+                .create_native_config()
+                .and_then(|native| Client::new(&config, native, kind, DefaultClientContext))
+                .map_err(|failure| refusal(&failure).unwrap_or_else(|| failure.to_string()))?;
+        }
+        Ok(())
     }
 
     fn config(&self, worker: &str, own: &[(&'static str, String)]) -> ClientConfig {
