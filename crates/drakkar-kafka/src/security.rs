@@ -388,6 +388,10 @@ impl SecuritySection {
         if self.mechanism == Some(Mechanism::Oauthbearer) {
             options.push(("sasl.oauthbearer.method", text("oidc")));
         }
+        // A vendored OpenSSL looks for the system's certificates where the system has none.
+        if self.protocol.is_encrypted() && self.ca_location.is_empty() && self.ca_pem.is_empty() {
+            options.push(("ssl.ca.location", text("probe")));
+        }
         let section = &self.oauthbearer;
         let settings = [
             ("ssl.ca.location", text(&self.ca_location)),
@@ -531,8 +535,53 @@ mod tests {
         let expected = [
             ("security.protocol", "sasl_ssl".to_owned()),
             ("sasl.mechanisms", "SCRAM-SHA-512".to_owned()),
+            ("ssl.ca.location", "probe".to_owned()),
             ("sasl.username", "u".to_owned()),
         ];
         assert_eq!(options, expected);
+    }
+
+    #[test]
+    fn the_systems_certificates_are_looked_for_unless_others_are_given() {
+        let check = |section: SecuritySection, expect: Option<&str>| {
+            let options = section.options();
+            let found: Vec<_> =
+                options.iter().filter(|(name, _)| *name == "ssl.ca.location").collect();
+            assert!(found.len() <= 1, "{found:?}");
+            assert_eq!(found.first().map(|(_, value)| value.expose().as_str()), expect);
+        };
+        let encrypted = with(|section| section.protocol = Protocol::Ssl);
+        check(encrypted.clone(), Some("probe"));
+        check(SecuritySection { ca_location: "/ca".to_owned(), ..encrypted.clone() }, Some("/ca"));
+        check(SecuritySection { ca_pem: "x".to_owned(), ..encrypted }, None);
+        check(with_user(Protocol::SaslPlaintext, Mechanism::Plain), None);
+    }
+
+    /// Checking a section makes clients of it.
+    #[test]
+    fn librdkafka_makes_a_client_of_each_form() {
+        let check = |security: SecuritySection| {
+            let what = format!("{security:?}");
+            let section = crate::ClientSection { security, ..crate::ClientSection::default() };
+            section.validate("kafka").map_err(|problems| problems.to_string()).expect(&what);
+        };
+        check(SecuritySection::default());
+        check(with_user(Protocol::SaslPlaintext, Mechanism::Plain));
+        if !Capabilities::of_this_build().tls {
+            return;
+        }
+        let fixture = |name| format!("{}/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+        check(with(|section| section.protocol = Protocol::Ssl));
+        check(with(|section| {
+            section.protocol = Protocol::Ssl;
+            section.ca_location = fixture("client.pem");
+            section.certificate_location = fixture("client.pem");
+            section.key_location = fixture("client-key.pem");
+        }));
+        for protocol in [Protocol::SaslPlaintext, Protocol::SaslSsl] {
+            check(with_user(protocol, Mechanism::ScramSha256));
+            check(with_user(protocol, Mechanism::ScramSha512));
+        }
+        check(with_user(Protocol::SaslSsl, Mechanism::Plain));
     }
 }
