@@ -10,7 +10,7 @@ const TEXT: Kind = Kind::Text { min_length: 0 };
 /// The section `security`, for the reference page and the validator.
 pub const SECURITY: Section = Section {
     about: "Encryption and authentication. TLS and SCRAM need a build with the feature `kafka-tls` \
-            or `kafka-tls-system`.",
+            or `kafka-tls-system`, `OAUTHBEARER` one with `kafka-oidc`.",
     fields: &[
         Field {
             name: "protocol",
@@ -325,10 +325,9 @@ impl SecuritySection {
             Mechanism::ScramSha256 | Mechanism::ScramSha512 => {
                 (!capabilities.scram).then_some(ENABLE_TLS)
             }
-            Mechanism::Oauthbearer => (!capabilities.oidc).then_some(
-                "it takes a librdkafka with OpenID Connect, which the features of drakkar do not \
-                 build",
-            ),
+            Mechanism::Oauthbearer => {
+                (!capabilities.oidc).then_some("enable the feature `kafka-oidc`")
+            }
             Mechanism::Gssapi => {
                 (!capabilities.gssapi).then_some("enable the feature `kafka-gssapi`")
             }
@@ -483,6 +482,51 @@ mod tests {
             section.mechanism = Some(Mechanism::Gssapi);
         });
         check(&kerberos, NONE, &["s.mechanism"]);
+    }
+
+    #[test]
+    fn what_the_build_lacks_names_the_feature() {
+        let check = |mechanism, feature: &str| {
+            let section = with(|section| {
+                section.protocol = Protocol::SaslPlaintext;
+                section.mechanism = Some(mechanism);
+            });
+            let mut problems = Problems::new();
+            section.check("s", NONE, &mut problems);
+            assert!(problems.to_string().contains(feature), "{problems}");
+        };
+        check(Mechanism::ScramSha256, "`kafka-tls`");
+        check(Mechanism::Oauthbearer, "`kafka-oidc`");
+        check(Mechanism::Gssapi, "`kafka-gssapi`");
+    }
+
+    #[test]
+    fn tokens_come_from_the_provider() {
+        let section = with(|section| {
+            section.protocol = Protocol::SaslPlaintext;
+            section.mechanism = Some(Mechanism::Oauthbearer);
+            section.oauthbearer.client_id = "c".to_owned();
+            section.oauthbearer.client_secret = Secret::new("s".to_owned());
+            section.oauthbearer.token_endpoint_url = "https://localhost:1/token".to_owned();
+            section.oauthbearer.scope = "a b".to_owned();
+        });
+        let options: Vec<_> =
+            section.options().into_iter().map(|(k, v)| (k, v.expose().clone())).collect();
+        let expected = [
+            ("security.protocol", "sasl_plaintext"),
+            ("sasl.mechanisms", "OAUTHBEARER"),
+            ("sasl.oauthbearer.method", "oidc"),
+            ("sasl.oauthbearer.client.id", "c"),
+            ("sasl.oauthbearer.client.secret", "s"),
+            ("sasl.oauthbearer.token.endpoint.url", "https://localhost:1/token"),
+            ("sasl.oauthbearer.scope", "a b"),
+        ];
+        assert_eq!(options, expected.map(|(name, value)| (name, value.to_owned())));
+        if Capabilities::of_this_build().oidc {
+            let client = crate::ClientSection { security: section, ..Default::default() };
+            let config = client.validate("kafka").expect("valid").consumer_config("w");
+            config.create::<rdkafka::consumer::BaseConsumer>().expect("librdkafka accepts it");
+        }
     }
 
     #[test]
