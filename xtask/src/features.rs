@@ -12,14 +12,14 @@ use crate::cargo;
 
 pub(crate) const HELP: &str = "\
 Builds the facade without features and with each feature alone (but for those that need headers of
-the system: kafka-tls-system, kafka-gssapi), and checks what the crates link.
+the system: kafka-tls-system, kafka-oidc, kafka-gssapi), and checks what the crates link.
 
 Usage: cargo xtask features
 ";
 
 const FACADE: &str = "drakkar";
 
-const NEED_SYSTEM_HEADERS: [&str; 2] = ["kafka-tls-system", "kafka-gssapi"];
+const NEED_SYSTEM_HEADERS: [&str; 3] = ["kafka-tls-system", "kafka-oidc", "kafka-gssapi"];
 
 /// What a package, built with these arguments, must not link.
 #[derive(Debug)]

@@ -58,6 +58,9 @@ mod tests {
         if cfg!(any(feature = "tls", feature = "tls-system", feature = "gssapi")) {
             assert!(capabilities.tls && capabilities.scram, "{capabilities:?}");
         }
+        if cfg!(feature = "oidc") {
+            assert!(capabilities.oidc, "{capabilities:?}");
+        }
         if cfg!(feature = "gssapi") {
             assert!(capabilities.gssapi, "{capabilities:?}");
         }

@@ -1,6 +1,6 @@
 //! The section as a configuration file holds it, and its check.
 
-use crate::security::{SECURITY, SecuritySection};
+use crate::security::{Mechanism, SECURITY, SecuritySection};
 use crate::settings::ClientSettings;
 use crate::{Capabilities, options};
 use drakkar_api::{Field, Kind, Problems, Secret};
@@ -81,7 +81,16 @@ impl ClientSection {
         self.security.check(&format!("{path}.security"), capabilities, &mut problems);
         options::check(&self.client_config, &format!("{path}.client_config"), &mut problems);
         problems.into_result(())?;
-        Ok(ClientSettings::new(self.brokers, self.security.options(), self.client_config))
+        // A client of these two begins to fetch a ticket or a token as soon as it is made.
+        let is_tried_out =
+            !matches!(self.security.mechanism, Some(Mechanism::Gssapi | Mechanism::Oauthbearer));
+        let settings =
+            ClientSettings::new(self.brokers, self.security.options(), self.client_config);
+        let mut problems = Problems::new();
+        if is_tried_out && let Err((key, reason)) = settings.try_out() {
+            problems.push(format!("{path}.{key}"), reason);
+        }
+        problems.into_result(settings)
     }
 }
 
@@ -185,5 +194,20 @@ mod tests {
         let text = problems.to_string();
         assert!(text.contains("kafka-tls"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_named_at_load() {
+        let check = |name: &str, value: &str, expect: &str| {
+            let mut section = ClientSection::default();
+            section.client_config.insert(name.to_owned(), Secret::new(value.to_owned()));
+            let problems = section.validate("kafka").expect_err(name);
+            let found: Vec<_> = problems.iter().collect();
+            assert_eq!(found[0].path, "kafka.client_config", "{problems}");
+            assert!(problems.to_string().contains(expect), "{problems}");
+        };
+        // An idempotent producer allows five.
+        check("max.in.flight", "10", "max.in.flight");
+        check("receive.message.max.bytes", "1000", "receive.message.max.bytes");
     }
 }

@@ -1,5 +1,6 @@
 //! librdkafka's error codes, sorted by what can be done about them.
 
+use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 /// What an error code means for whoever tries again.
@@ -129,6 +130,22 @@ impl ErrorClass {
     /// Returns whether trying the same again later can succeed.
     pub fn is_temporary(self) -> bool {
         matches!(self, Self::Connection | Self::Timeout | Self::Exhausted | Self::Rebalance)
+    }
+}
+
+/// Says why no client can be made of its settings; nothing if that is not what failed.
+///
+/// The text names options and holds none of their values, since any may be a secret.
+pub fn refusal(failure: &KafkaError) -> Option<String> {
+    match failure {
+        KafkaError::ClientConfig(_, _, name, _) => {
+            Some(format!("librdkafka refuses the option \"{name}\""))
+        }
+        // The reason is about options that do not fit together, or a file that cannot be read.
+        KafkaError::ClientCreation(reason) => {
+            Some(format!("librdkafka refuses the settings: {reason}"))
+        }
+        _ => None,
     }
 }
 

@@ -9,6 +9,7 @@
 //!
 //! - An option that drakkar's guarantees rest on cannot be set as a raw option ([`options`]).
 //! - What a build cannot do, such as TLS without OpenSSL, is refused at load and named.
+//! - Settings of which librdkafka makes no client are refused at load, with its reason.
 //! - Secrets are never shown: not in an error, not in `Debug`, not serialised.
 //!
 //! This crate knows nothing of messages, groups or deliveries.
@@ -23,6 +24,6 @@ mod settings;
 
 pub use capabilities::Capabilities;
 pub use config::{ClientSection, FIELDS};
-pub use error::{ErrorClass, classify};
+pub use error::{ErrorClass, classify, refusal};
 pub use security::{Mechanism, OauthbearerSection, Protocol, SECURITY, SecuritySection};
 pub use settings::{ClientSettings, ProducerOptions};

@@ -7,29 +7,45 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 use std::collections::BTreeMap;
 
-/// Options that cannot be set as raw options, each with what to do instead or why not.
+/// Options that librdkafka knows by two names, each with the name that drakkar uses.
+///
+/// Both names set the same thing, and the last one wins; but a client's options have no order.
+pub const ALIASES: &[(&str, &str)] = &[
+    ("compression.codec", "compression.type"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("fetch.message.max.bytes", "max.partition.fetch.bytes"),
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("message.send.max.retries", "retries"),
+    ("metadata.broker.list", "bootstrap.servers"),
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("request.required.acks", "acks"),
+    ("sasl.mechanism", "sasl.mechanisms"),
+    ("sasl.oauthbearer.client.credentials.client.id", "sasl.oauthbearer.client.id"),
+    ("sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.client.secret"),
+];
+
+/// Returns the name that drakkar uses for an option.
+pub fn canonical(name: &str) -> &str {
+    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, canonical)| canonical)
+}
+
+/// Options that cannot be set as raw options, under any of their names, each with what to do
+/// instead or why not.
 pub const RESERVED: &[(&str, &str)] = &[
     // These have settings of their own.
     ("bootstrap.servers", "set brokers instead"),
-    ("metadata.broker.list", "set brokers instead"),
     ("security.protocol", "set security.protocol instead"),
     ("ssl.ca.location", "set security.ca_location instead"),
     ("ssl.ca.pem", "set security.ca_pem instead"),
     ("ssl.certificate.location", "set security.certificate_location instead"),
     ("ssl.key.location", "set security.key_location instead"),
     ("ssl.key.password", "set security.key_password instead"),
-    ("sasl.mechanism", "set security.mechanism instead"),
     ("sasl.mechanisms", "set security.mechanism instead"),
     ("sasl.username", "set security.username instead"),
     ("sasl.password", "set security.password instead"),
     ("sasl.oauthbearer.method", "set security.oauthbearer instead"),
     ("sasl.oauthbearer.client.id", "set security.oauthbearer.client_id instead"),
-    ("sasl.oauthbearer.client.credentials.client.id", "set security.oauthbearer.client_id instead"),
     ("sasl.oauthbearer.client.secret", "set security.oauthbearer.client_secret instead"),
-    (
-        "sasl.oauthbearer.client.credentials.client.secret",
-        "set security.oauthbearer.client_secret instead",
-    ),
     ("sasl.oauthbearer.token.endpoint.url", "set security.oauthbearer.token_endpoint_url instead"),
     ("sasl.oauthbearer.scope", "set security.oauthbearer.scope instead"),
     ("sasl.oauthbearer.extensions", "set security.oauthbearer.extensions instead"),
@@ -45,6 +61,7 @@ pub const RESERVED: &[(&str, &str)] = &[
     ("fetch.wait.max.ms", "set kafka.fetch_wait_max_ms instead"),
     // Drakkar's guarantees rest on these.
     ("enable.auto.commit", "only finished work is committed, so drakkar commits by itself"),
+    ("auto.commit.enable", "drakkar commits by itself"),
     ("auto.commit.interval.ms", "drakkar commits by itself"),
     ("enable.auto.offset.store", "only finished work is committed, so drakkar commits by itself"),
     (
@@ -58,13 +75,8 @@ pub const RESERVED: &[(&str, &str)] = &[
         "acks",
         "a delivery counts as confirmed only when all in-sync replicas have it, so it is always all",
     ),
-    ("request.required.acks", "it is always all, see acks"),
     (
         "message.timeout.ms",
-        "the client must give up before the attempt's deadline, so drakkar sets it",
-    ),
-    (
-        "delivery.timeout.ms",
         "the client must give up before the attempt's deadline, so drakkar sets it",
     ),
     ("delivery.report.only.error", "drakkar needs the report of every delivery"),
@@ -88,14 +100,20 @@ pub(crate) fn check(
     problems: &mut Problems,
 ) {
     for (name, value) in options {
-        if let Err(reason) = check_one(name, value.expose()) {
+        let name_used = canonical(name);
+        if name_used != name && options.contains_key(name_used) {
+            problems.push(
+                format!("{path}.{name}"),
+                format!("is another name of \"{name_used}\", which is set too; keep one of them"),
+            );
+        } else if let Err(reason) = check_one(name, value.expose()) {
             problems.push(format!("{path}.{name}"), reason);
         }
     }
 }
 
 fn check_one(name: &str, value: &str) -> Result<(), String> {
-    if let Some((_, reason)) = RESERVED.iter().find(|(reserved, _)| *reserved == name) {
+    if let Some((_, reason)) = RESERVED.iter().find(|(reserved, _)| *reserved == canonical(name)) {
         return Err(format!("cannot be set here: {reason}"));
     }
     let native = ClientConfig::new().set(name, value).create_native_config();
@@ -136,14 +154,54 @@ mod tests {
     }
 
     #[test]
-    fn reserved_options_exist() {
-        for (name, _) in RESERVED {
+    fn an_option_is_refused_under_its_other_name_too() {
+        let check = |name, expect: &str| {
+            let reason = check_one(name, "x").expect_err(name);
+            assert!(reason.contains("cannot be set here"), "{name}: {reason}");
+            assert!(reason.contains(expect), "{name}: {reason}");
+        };
+        check("metadata.broker.list", "set brokers");
+        check("auto.commit.enable", "commits by itself");
+        check("request.required.acks", "in-sync");
+        check("delivery.timeout.ms", "deadline");
+        check("sasl.mechanism", "security.mechanism");
+    }
+
+    #[test]
+    fn one_option_cannot_be_set_twice() {
+        let option = |name: &str, value: &str| (name.to_owned(), Secret::new(value.to_owned()));
+        let twice = [option("linger.ms", "5"), option("queue.buffering.max.ms", "9")];
+        let mut problems = Problems::new();
+        check(&twice.into_iter().collect(), "c", &mut problems);
+        let paths: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
+        assert_eq!(paths, ["c.queue.buffering.max.ms"], "{problems}");
+    }
+
+    #[test]
+    fn reserved_options_and_aliases_exist() {
+        let reserved = RESERVED.iter().map(|(name, _)| name);
+        let aliases = ALIASES.iter().flat_map(|(alias, name)| [alias, name]);
+        for name in reserved.chain(aliases) {
             let answer = ClientConfig::new().set(*name, "").create_native_config();
             let is_unknown = matches!(
                 answer,
                 Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..))
             );
             assert!(!is_unknown, "{name} is no option of librdkafka");
+        }
+    }
+
+    #[test]
+    fn aliases_set_what_their_other_name_sets() {
+        for (alias, name) in ALIASES {
+            let read = |name: &str, value| {
+                let config = ClientConfig::new().set(*alias, value).create_native_config().ok()?;
+                config.get(name).ok()
+            };
+            // Each accepts one of these; options of a build without OpenSSL accept none.
+            for value in ["7", "false", "lz4", "1", "PLAIN"] {
+                assert_eq!(read(alias, value), read(name, value), "{alias}, {name}");
+            }
         }
     }
 

@@ -10,7 +10,7 @@ const TEXT: Kind = Kind::Text { min_length: 0 };
 /// The section `security`, for the reference page and the validator.
 pub const SECURITY: Section = Section {
     about: "Encryption and authentication. TLS and SCRAM need a build with the feature `kafka-tls` \
-            or `kafka-tls-system`.",
+            or `kafka-tls-system`, `OAUTHBEARER` one with `kafka-oidc`.",
     fields: &[
         Field {
             name: "protocol",
@@ -325,10 +325,9 @@ impl SecuritySection {
             Mechanism::ScramSha256 | Mechanism::ScramSha512 => {
                 (!capabilities.scram).then_some(ENABLE_TLS)
             }
-            Mechanism::Oauthbearer => (!capabilities.oidc).then_some(
-                "it takes a librdkafka with OpenID Connect, which the features of drakkar do not \
-                 build",
-            ),
+            Mechanism::Oauthbearer => {
+                (!capabilities.oidc).then_some("enable the feature `kafka-oidc`")
+            }
             Mechanism::Gssapi => {
                 (!capabilities.gssapi).then_some("enable the feature `kafka-gssapi`")
             }
@@ -387,6 +386,10 @@ impl SecuritySection {
         }
         if self.mechanism == Some(Mechanism::Oauthbearer) {
             options.push(("sasl.oauthbearer.method", text("oidc")));
+        }
+        // A vendored OpenSSL looks for the system's certificates where the system has none.
+        if self.protocol.is_encrypted() && self.ca_location.is_empty() && self.ca_pem.is_empty() {
+            options.push(("ssl.ca.location", text("probe")));
         }
         let section = &self.oauthbearer;
         let settings = [
@@ -482,6 +485,51 @@ mod tests {
     }
 
     #[test]
+    fn what_the_build_lacks_names_the_feature() {
+        let check = |mechanism, feature: &str| {
+            let section = with(|section| {
+                section.protocol = Protocol::SaslPlaintext;
+                section.mechanism = Some(mechanism);
+            });
+            let mut problems = Problems::new();
+            section.check("s", NONE, &mut problems);
+            assert!(problems.to_string().contains(feature), "{problems}");
+        };
+        check(Mechanism::ScramSha256, "`kafka-tls`");
+        check(Mechanism::Oauthbearer, "`kafka-oidc`");
+        check(Mechanism::Gssapi, "`kafka-gssapi`");
+    }
+
+    #[test]
+    fn tokens_come_from_the_provider() {
+        let section = with(|section| {
+            section.protocol = Protocol::SaslPlaintext;
+            section.mechanism = Some(Mechanism::Oauthbearer);
+            section.oauthbearer.client_id = "c".to_owned();
+            section.oauthbearer.client_secret = Secret::new("s".to_owned());
+            section.oauthbearer.token_endpoint_url = "https://localhost:1/token".to_owned();
+            section.oauthbearer.scope = "a b".to_owned();
+        });
+        let options: Vec<_> =
+            section.options().into_iter().map(|(k, v)| (k, v.expose().clone())).collect();
+        let expected = [
+            ("security.protocol", "sasl_plaintext"),
+            ("sasl.mechanisms", "OAUTHBEARER"),
+            ("sasl.oauthbearer.method", "oidc"),
+            ("sasl.oauthbearer.client.id", "c"),
+            ("sasl.oauthbearer.client.secret", "s"),
+            ("sasl.oauthbearer.token.endpoint.url", "https://localhost:1/token"),
+            ("sasl.oauthbearer.scope", "a b"),
+        ];
+        assert_eq!(options, expected.map(|(name, value)| (name, value.to_owned())));
+        if Capabilities::of_this_build().oidc {
+            let client = crate::ClientSection { security: section, ..Default::default() };
+            let config = client.validate("kafka").expect("valid").consumer_config("w");
+            config.create::<rdkafka::consumer::BaseConsumer>().expect("librdkafka accepts it");
+        }
+    }
+
+    #[test]
     fn what_contradicts_itself_is_refused() {
         check(&with_user(Protocol::Plaintext, Mechanism::Plain), ALL, &["s.mechanism"]);
         check(&with(|section| section.protocol = Protocol::SaslSsl), ALL, &["s.mechanism"]);
@@ -531,8 +579,53 @@ mod tests {
         let expected = [
             ("security.protocol", "sasl_ssl".to_owned()),
             ("sasl.mechanisms", "SCRAM-SHA-512".to_owned()),
+            ("ssl.ca.location", "probe".to_owned()),
             ("sasl.username", "u".to_owned()),
         ];
         assert_eq!(options, expected);
+    }
+
+    #[test]
+    fn the_systems_certificates_are_looked_for_unless_others_are_given() {
+        let check = |section: SecuritySection, expect: Option<&str>| {
+            let options = section.options();
+            let found: Vec<_> =
+                options.iter().filter(|(name, _)| *name == "ssl.ca.location").collect();
+            assert!(found.len() <= 1, "{found:?}");
+            assert_eq!(found.first().map(|(_, value)| value.expose().as_str()), expect);
+        };
+        let encrypted = with(|section| section.protocol = Protocol::Ssl);
+        check(encrypted.clone(), Some("probe"));
+        check(SecuritySection { ca_location: "/ca".to_owned(), ..encrypted.clone() }, Some("/ca"));
+        check(SecuritySection { ca_pem: "x".to_owned(), ..encrypted }, None);
+        check(with_user(Protocol::SaslPlaintext, Mechanism::Plain), None);
+    }
+
+    /// Checking a section makes clients of it.
+    #[test]
+    fn librdkafka_makes_a_client_of_each_form() {
+        let check = |security: SecuritySection| {
+            let what = format!("{security:?}");
+            let section = crate::ClientSection { security, ..crate::ClientSection::default() };
+            section.validate("kafka").map_err(|problems| problems.to_string()).expect(&what);
+        };
+        check(SecuritySection::default());
+        check(with_user(Protocol::SaslPlaintext, Mechanism::Plain));
+        if !Capabilities::of_this_build().tls {
+            return;
+        }
+        let fixture = |name| format!("{}/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+        check(with(|section| section.protocol = Protocol::Ssl));
+        check(with(|section| {
+            section.protocol = Protocol::Ssl;
+            section.ca_location = fixture("client.pem");
+            section.certificate_location = fixture("client.pem");
+            section.key_location = fixture("client-key.pem");
+        }));
+        for protocol in [Protocol::SaslPlaintext, Protocol::SaslSsl] {
+            check(with_user(protocol, Mechanism::ScramSha256));
+            check(with_user(protocol, Mechanism::ScramSha512));
+        }
+        check(with_user(Protocol::SaslSsl, Mechanism::Plain));
     }
 }

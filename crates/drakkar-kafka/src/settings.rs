@@ -1,8 +1,11 @@
 //! Checked settings, and the client configurations that they make.
 
+use crate::{options, refusal};
 use drakkar_api::Secret;
 use rdkafka::ClientConfig;
+use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::types::RDKafkaType;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -47,6 +50,9 @@ impl ClientSettings {
         security: Vec<(&'static str, Secret<String>)>,
         client_config: BTreeMap<String, Secret<String>>,
     ) -> Self {
+        let canonical = |name: String| options::canonical(&name).to_owned();
+        let client_config =
+            client_config.into_iter().map(|(name, value)| (canonical(name), value)).collect();
         Self { brokers, security, client_config }
     }
 
@@ -55,7 +61,8 @@ impl ClientSettings {
         &self.brokers
     }
 
-    /// Returns a raw option that the user set.
+    /// Returns a raw option that the user set under any of its names. `name` is the
+    /// [canonical](options::canonical) one.
     ///
     /// For a client that must know a limit, such as `message.max.bytes`. May be a secret.
     pub fn raw_option(&self, name: &str) -> Option<&Secret<String>> {
@@ -82,10 +89,39 @@ impl ClientSettings {
         let own = [
             ("acks", "all".to_owned()),
             ("enable.idempotence", "true".to_owned()),
-            ("linger.ms", milliseconds(options.linger)),
-            ("message.timeout.ms", milliseconds(options.delivery_timeout)),
+            ("linger.ms", options.linger.as_millis().to_string()),
+            // Zero would mean that the client never gives up.
+            ("message.timeout.ms", options.delivery_timeout.as_millis().max(1).to_string()),
         ];
         self.config(worker, &own)
+    }
+
+    /// Makes clients of the settings and drops them again, to find what contradicts itself. They
+    /// know no broker and connect to nothing. Says which key of the section is to blame, and why.
+    pub(crate) fn try_out(&self) -> Result<(), (&'static str, String)> {
+        let Err(reason) = self.make_clients() else { return Ok(()) };
+        let without_raw = Self { client_config: BTreeMap::new(), ..self.clone() };
+        match without_raw.make_clients() {
+            Ok(()) => Err(("client_config", reason)),
+            Err(reason) => Err(("security", reason)),
+        }
+    }
+
+    fn make_clients(&self) -> Result<(), String> {
+        // Longer than any attempt may be.
+        let options = ProducerOptions::new(Duration::from_secs(3600));
+        let producer = self.producer_config("check", options);
+        let consumer = self.consumer_config("check");
+        for (mut config, kind) in
+            [(producer, RDKafkaType::RD_KAFKA_PRODUCER), (consumer, RDKafkaType::RD_KAFKA_CONSUMER)]
+        {
+            config.remove("bootstrap.servers");
+            config
+                .create_native_config()
+                .and_then(|native| Client::new(&config, native, kind, DefaultClientContext))
+                .map_err(|failure| refusal(&failure).unwrap_or_else(|| failure.to_string()))?;
+        }
+        Ok(())
     }
 
     fn config(&self, worker: &str, own: &[(&'static str, String)]) -> ClientConfig {
@@ -116,11 +152,6 @@ impl ClientSettings {
             false => RDKafkaLogLevel::Info,
         }
     }
-}
-
-/// Writes whole milliseconds, at least one.
-fn milliseconds(duration: Duration) -> String {
-    duration.as_millis().max(1).to_string()
 }
 
 #[cfg(test)]
@@ -161,12 +192,36 @@ mod tests {
     }
 
     #[test]
+    fn no_linger_is_no_linger_but_a_timeout_never_vanishes() {
+        let options = ProducerOptions { delivery_timeout: Duration::ZERO, linger: Duration::ZERO };
+        let config = settings(&[]).producer_config("w1", options);
+        assert_eq!(config.get("linger.ms"), Some("0"));
+        assert_eq!(config.get("message.timeout.ms"), Some("1"));
+    }
+
+    #[test]
     fn raw_options_win_over_our_own_choices() {
         let settings = settings(&[("linger.ms", "50"), ("client.id", "mine"), ("debug", "msg")]);
         let config = settings.producer_config("w1", producer_options());
         assert_eq!(config.get("linger.ms"), Some("50"));
         assert_eq!(config.get("client.id"), Some("mine"));
         assert!(matches!(config.log_level, RDKafkaLogLevel::Debug));
+    }
+
+    #[test]
+    fn raw_options_win_under_their_other_names_too() {
+        let settings = settings(&[
+            ("compression.codec", "lz4"),
+            ("queue.buffering.max.ms", "50"),
+            ("max.in.flight", "3"),
+        ]);
+        let config = settings.producer_config("w1", producer_options());
+        assert_eq!(config.get("linger.ms"), Some("50"));
+        assert_eq!(config.get("compression.type"), Some("lz4"));
+        assert_eq!(config.get("max.in.flight.requests.per.connection"), Some("3"));
+        for (alias, _) in crate::options::ALIASES {
+            assert_eq!(config.get(alias), None, "{alias} would be applied in any order");
+        }
     }
 
     #[test]

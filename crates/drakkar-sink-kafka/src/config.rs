@@ -40,15 +40,15 @@ pub const FIELDS: &[Field] = &[
         name: "security",
         kind: Kind::Optional(&Kind::Section(&SECURITY)),
         default: Some("null"),
-        about: "Encryption and authentication; null takes `kafka.security`, also for other \
-                brokers.",
+        about: "Encryption and authentication; null takes `kafka.security`, unless `brokers` names \
+                another cluster.",
     },
     Field {
         name: "client_config",
-        kind: Kind::Map(&Kind::Secret),
-        default: Some("{}"),
-        about: "Raw options of librdkafka. They are added to those of `kafka.client_config` and win \
-                over them. Values are not shown.",
+        kind: Kind::Optional(&Kind::Map(&Kind::Secret)),
+        default: Some("null"),
+        about: "Raw options of librdkafka; null takes `kafka.client_config`, unless `brokers` names \
+                another cluster. Values are not shown.",
     },
     Field {
         name: "ui_url",
@@ -109,12 +109,12 @@ pub struct KafkaSinkSection {
     /// The brokers to ask first; empty for those of the section `kafka`.
     #[serde(default)]
     pub brokers: String,
-    /// Encryption and authentication; none for those of the section `kafka`.
+    /// Encryption and authentication; none for those of the section `kafka`, if it is its cluster.
     #[serde(default)]
     pub security: Option<SecuritySection>,
-    /// Raw options of librdkafka, beside those of the section `kafka`.
+    /// Raw options of librdkafka; none for those of the section `kafka`, if it is its cluster.
     #[serde(default)]
-    pub client_config: BTreeMap<String, Secret<String>>,
+    pub client_config: Option<BTreeMap<String, Secret<String>>>,
     /// A link for the UI.
     #[serde(default)]
     pub ui_url: String,
@@ -190,7 +190,7 @@ impl KafkaSinkSection {
             topic: topic.into(),
             brokers: String::new(),
             security: None,
-            client_config: BTreeMap::new(),
+            client_config: None,
             ui_url: String::new(),
             create_topic: false,
             compression: Compression::default(),
@@ -206,17 +206,23 @@ impl KafkaSinkSection {
         Self { create_topic: true, ..Self::new(topic) }
     }
 
-    /// Returns the client settings of this sink: its own, and for the rest those of the section
-    /// `kafka`. Validate them under the sink's own path.
+    /// Returns the client settings of this sink. Validate them under the sink's own path.
+    ///
+    /// What is left out is taken over from the section `kafka`, whole settings at a time.
+    /// Credentials go to the same cluster only: a sink with brokers of its own takes over neither
+    /// `security` nor `client_config`.
     pub fn client_section(&self, inherited: &ClientSection) -> ClientSection {
-        let mut section = inherited.clone();
-        if !self.brokers.is_empty() {
-            section.brokers.clone_from(&self.brokers);
-        }
+        let is_same_cluster = self.brokers.is_empty() || self.brokers == inherited.brokers;
+        let mut section = match is_same_cluster {
+            true => inherited.clone(),
+            false => ClientSection { brokers: self.brokers.clone(), ..ClientSection::default() },
+        };
         if let Some(security) = &self.security {
-            section.security = security.clone();
+            section.security.clone_from(security);
         }
-        section.client_config.extend(self.client_config.clone());
+        if let Some(client_config) = &self.client_config {
+            section.client_config.clone_from(client_config);
+        }
         section
     }
 
@@ -417,16 +423,21 @@ mod tests {
 
     #[test]
     fn client_settings_are_own_or_inherited() {
-        let mut inherited = ClientSection::default();
-        inherited.client_config.insert("linger.ms".to_owned(), Secret::new("7".to_owned()));
-        inherited.client_config.insert("batch.size".to_owned(), Secret::new("9".to_owned()));
-        let mut own = KafkaSinkSection::new("t");
-        assert_eq!(own.client_section(&inherited), inherited);
-        own.brokers = "other:9092".to_owned();
-        own.client_config.insert("linger.ms".to_owned(), Secret::new("8".to_owned()));
-        let merged = own.client_section(&inherited);
-        assert_eq!(merged.brokers, "other:9092");
-        assert_eq!(merged.client_config["linger.ms"].expose(), "8");
-        assert_eq!(merged.client_config["batch.size"].expose(), "9");
+        let raw = |name: &str| BTreeMap::from([(name.to_owned(), Secret::new("7".to_owned()))]);
+        let inherited = ClientSection {
+            security: SecuritySection { username: "u".to_owned(), ..SecuritySection::default() },
+            client_config: raw("linger.ms"),
+            ..ClientSection::default()
+        };
+        let sink = KafkaSinkSection::new("t");
+        assert_eq!(sink.client_section(&inherited), inherited);
+        let named = KafkaSinkSection { brokers: inherited.brokers.clone(), ..sink.clone() };
+        assert_eq!(named.client_section(&inherited), inherited, "the same cluster, said again");
+        let own = KafkaSinkSection { client_config: Some(raw("batch.size")), ..sink.clone() };
+        let expected = ClientSection { client_config: raw("batch.size"), ..inherited.clone() };
+        assert_eq!(own.client_section(&inherited), expected, "it replaces, and adds nothing");
+        let far = KafkaSinkSection { brokers: "far:9092".to_owned(), ..sink };
+        let expected = ClientSection { brokers: "far:9092".to_owned(), ..ClientSection::default() };
+        assert_eq!(far.client_section(&inherited), expected, "credentials stay at home");
     }
 }

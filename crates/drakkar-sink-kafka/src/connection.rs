@@ -2,7 +2,7 @@
 
 use crate::config::KafkaSinkConfig;
 use crate::error::{client_error, error, text};
-use crate::producer::Producer;
+use crate::producer::{Health, Producer};
 use crate::settings::{ProducerSettings, TopicLimit, asking, producing};
 use drakkar_api::{SinkError, SinkErrorKind};
 use drakkar_kafka::{ErrorClass, classify};
@@ -29,8 +29,21 @@ pub(crate) struct Connection {
     pub(crate) producer: Producer,
     /// The largest record, as the engine counts bytes.
     pub(crate) item_bytes_max: usize,
+    /// Whether the topic's limit could be read.
+    pub(crate) limit_known: bool,
     /// Whether each request carries one record only.
     pub(crate) one_by_one: bool,
+}
+
+impl Connection {
+    /// Returns the producer's health, as far as a new producer would be any better: one that sends
+    /// records one by one does so because the topic's limit cannot be known.
+    pub(crate) fn health(&self) -> Health {
+        match self.producer.health() {
+            Health::Stale if self.one_by_one => Health::Good,
+            health => health,
+        }
+    }
 }
 
 /// Who connects, to what.
@@ -79,7 +92,8 @@ impl Connector {
         let ProducerSettings { client, item_bytes_max, one_by_one } = settings;
         let producer = Producer::create(&self.sink, &client)
             .map_err(|failure| client_error("create a producer", &failure))?;
-        Ok(Connection { producer, item_bytes_max, one_by_one })
+        let limit_known = matches!(limit, TopicLimit::Bytes(_));
+        Ok(Connection { producer, item_bytes_max, limit_known, one_by_one })
     }
 
     /// Makes sure that the topic is there; answers a broker to ask more.

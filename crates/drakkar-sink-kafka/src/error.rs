@@ -2,7 +2,7 @@
 
 use crate::report::{Persistence, Report};
 use drakkar_api::{SinkError, SinkErrorKind, Verdict};
-use drakkar_kafka::{ErrorClass, classify};
+use drakkar_kafka::{ErrorClass, classify, refusal};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
@@ -47,14 +47,14 @@ pub(crate) fn error(class: ErrorClass, message: String) -> SinkError {
 
 /// Makes the error of a failure of the whole client.
 pub(crate) fn client_error(action: &str, failure: &KafkaError) -> SinkError {
-    match failure.rdkafka_error_code() {
-        Some(code) => error(classify(code), format!("failed to {action}: {}", text(code))),
-        // Settings that librdkafka refuses; its words can hold a value, so they are left out.
-        None => SinkError::permanent(
+    if let Some(reason) = refusal(failure) {
+        return SinkError::permanent(
             SinkErrorKind::Invalid,
-            format!("failed to {action}: librdkafka refuses the client settings"),
-        ),
+            format!("failed to {action}: {reason}"),
+        );
     }
+    let code = failure.rdkafka_error_code().unwrap_or(Code::Fail);
+    error(classify(code), format!("failed to {action}: {}", text(code)))
 }
 
 /// The client's words for a code, as they fit into a sentence.
@@ -123,5 +123,13 @@ mod tests {
         let verdict = verdict("t", Report::Refused(Code::QueueFull), false);
         let error = verdict.error().expect("not confirmed");
         assert_eq!(error.message(), "failed to produce to topic \"t\": local: Queue full");
+    }
+
+    #[test]
+    fn settings_that_no_client_can_be_made_of_are_named() {
+        let reason = "`max.in.flight` must be set <= 5".to_owned();
+        let error = client_error("create a producer", &KafkaError::ClientCreation(reason));
+        assert_eq!((error.kind(), error.status()), (SinkErrorKind::Invalid, Permanent));
+        assert!(error.message().contains("`max.in.flight` must be"), "{}", error.message());
     }
 }

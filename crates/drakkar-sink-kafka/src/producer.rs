@@ -11,8 +11,9 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{Producer as _, ProducerContext, PurgeConfig, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -31,20 +32,19 @@ pub(crate) enum Health {
     Broken,
 }
 
-/// An error of the whole client.
-#[derive(Clone, Copy, Debug)]
-struct ClientError {
-    code: RDKafkaErrorCode,
-    /// When the log was told of it.
-    logged_at: Instant,
+/// The errors of the whole client, such as refused credentials.
+#[derive(Debug, Default)]
+struct Trouble {
+    last: Option<RDKafkaErrorCode>,
+    /// When the log was told of each, by the code's number. No more of them than there are codes.
+    logged_at: BTreeMap<i32, Instant>,
 }
 
 /// The callbacks. They run on the client's polling thread and never block.
 pub(crate) struct Callbacks {
     sink: String,
     health: watch::Sender<Health>,
-    /// The last error of the whole client, such as refused credentials.
-    last_error: Mutex<Option<ClientError>>,
+    trouble: Mutex<Trouble>,
 }
 
 impl ClientContext for Callbacks {
@@ -95,15 +95,20 @@ impl ProducerContext for Callbacks {
 
 impl Callbacks {
     /// Remembers an error and answers whether the log should hear of it: a client that cannot reach
-    /// its brokers repeats itself many times a second.
+    /// its brokers repeats itself many times a second, with one code and another in turn.
     fn keep(&self, code: RDKafkaErrorCode, now: Instant) -> bool {
-        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_repeated =
-            last.is_some_and(|last| last.code == code && now - last.logged_at < TROUBLE_INTERVAL);
+        let mut trouble = self.trouble();
+        trouble.last = Some(code);
+        let logged_at = trouble.logged_at.get(&(code as i32));
+        let is_repeated = logged_at.is_some_and(|at| now - *at < TROUBLE_INTERVAL);
         if !is_repeated {
-            *last = Some(ClientError { code, logged_at: now });
+            trouble.logged_at.insert(code as i32, now);
         }
         !is_repeated
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes from an error what it says about the producer.
@@ -134,7 +139,7 @@ impl Producer {
     pub(crate) fn create(sink: &str, config: &ClientConfig) -> KafkaResult<Self> {
         let (sender, health) = watch::channel(Health::Good);
         let callbacks =
-            Callbacks { sink: sink.to_owned(), health: sender, last_error: Mutex::new(None) };
+            Callbacks { sink: sink.to_owned(), health: sender, trouble: Mutex::default() };
         let inner = ThreadedProducer::from_config_and_context(config, callbacks)?;
         Ok(Self { inner: Some(inner), health })
     }
@@ -149,8 +154,7 @@ impl Producer {
 
     /// Returns the last error of the whole client.
     pub(crate) fn last_error(&self) -> Option<RDKafkaErrorCode> {
-        let last_error = &self.client().context().last_error;
-        last_error.lock().unwrap_or_else(PoisonError::into_inner).map(|last| last.code)
+        self.client().context().trouble().last
     }
 
     /// Puts a record into the client's queue, or says why not and gives it back.
@@ -209,12 +213,18 @@ impl fmt::Debug for Producer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rdkafka::types::RDKafkaErrorCode::{AllBrokersDown, Authentication};
+    use rdkafka::types::RDKafkaErrorCode::{
+        AllBrokersDown, Authentication, BrokerTransportFailure,
+    };
+
+    fn callbacks() -> Callbacks {
+        let (health, _) = watch::channel(Health::Good);
+        Callbacks { sink: "s".to_owned(), health, trouble: Mutex::default() }
+    }
 
     #[test]
     fn the_log_hears_of_a_repeated_error_now_and_then() {
-        let (health, _) = watch::channel(Health::Good);
-        let callbacks = Callbacks { sink: "s".to_owned(), health, last_error: Mutex::new(None) };
+        let callbacks = callbacks();
         let start = Instant::now();
         let keep = |code, seconds| callbacks.keep(code, start + Duration::from_secs(seconds));
         assert!(keep(AllBrokersDown, 0));
@@ -222,6 +232,17 @@ mod tests {
         assert!(!keep(AllBrokersDown, 9), "a repetition counts from the line in the log");
         assert!(keep(AllBrokersDown, 10));
         assert!(keep(Authentication, 11), "another error is news");
-        assert!(keep(AllBrokersDown, 12));
+        assert!(!keep(AllBrokersDown, 12), "what comes in between does not make it news again");
+        assert!(keep(AllBrokersDown, 20));
+    }
+
+    #[test]
+    fn the_last_error_is_the_last_one_also_if_the_log_does_not_hear_of_it() {
+        let callbacks = callbacks();
+        let now = Instant::now();
+        for code in [AllBrokersDown, BrokerTransportFailure, AllBrokersDown] {
+            callbacks.keep(code, now);
+            assert_eq!(callbacks.trouble().last, Some(code));
+        }
     }
 }

@@ -84,7 +84,11 @@ impl KafkaSink {
         // does not come back.
         let latest = deadline + CLIENT_STUCK;
         let connection = timeout_at(latest, connect).await.map_err(|_| text())??;
-        self.state().connection = Some(Arc::new(connection));
+        let mut state = self.state();
+        if connection.limit_known {
+            state.limit_passed = false;
+        }
+        state.connection = Some(Arc::new(connection));
         Ok(())
     }
 
@@ -93,7 +97,7 @@ impl KafkaSink {
         let not_connected =
             || SinkError::permanent(SinkErrorKind::Internal, "the sink is not connected");
         let present = self.connection().ok_or_else(not_connected)?;
-        if present.producer.health() == Health::Good {
+        if present.health() == Health::Good {
             return Ok(present);
         }
         let busy = |_| {
@@ -102,14 +106,14 @@ impl KafkaSink {
         };
         let _turn = timeout_at(deadline, self.connecting.lock()).await.map_err(busy)?;
         let present = self.connection().ok_or_else(not_connected)?;
-        match present.producer.health() {
+        match present.health() {
             Health::Good => return Ok(present),
             Health::Stale => self.state().limit_passed = true,
             Health::Broken => present.producer.give_up(),
         }
         tracing::warn!(
             sink = %self.id,
-            health = ?present.producer.health(),
+            health = ?present.health(),
             "making a new producer"
         );
         self.replace_connection(deadline).await?;

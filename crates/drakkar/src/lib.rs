@@ -50,6 +50,7 @@
 //! | `sink-file` | file sinks | yes |
 //! | `kafka-tls` | TLS and SASL/SCRAM to Kafka, with a vendored OpenSSL | |
 //! | `kafka-tls-system` | the same with the system's OpenSSL | |
+//! | `kafka-oidc` | OAUTHBEARER with tokens of an OpenID Connect provider, and `kafka-tls-system` | |
 //! | `kafka-gssapi` | Kerberos | |
 //! | `full` | everything that needs no system header | |
 //!

@@ -29,7 +29,7 @@ pub(crate) fn section(topic: &str) -> KafkaSinkSection {
     KafkaSinkSection { attempt_timeout_seconds: 4.0, ..KafkaSinkSection::new(topic) }
 }
 
-/// A sink that is not connected, made as the facade makes it.
+/// A sink that is not connected, with the client settings of a section `kafka` that names the brokers.
 pub(crate) fn sink(brokers: &str, section: KafkaSinkSection) -> KafkaSink {
     sink_with(brokers, section, &[])
 }

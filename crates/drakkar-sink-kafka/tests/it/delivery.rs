@@ -98,6 +98,10 @@ async fn a_request_that_is_refused_as_too_large_convicts_nobody() {
     let rejected = verdicts.iter().filter(|v| matches!(v, Verdict::Rejected(_))).count();
     let confirmed = verdicts.iter().filter(|v| **v == Verdict::Confirmed).count();
     assert_eq!((rejected, confirmed), (1, 1), "{verdicts:?}");
+    // Another producer would learn nothing more, so none is made: it would get no identity.
+    let refused = BrokerError::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+    broker.push_request_errors(ApiKey::InitProducerId, &[refused]);
+    assert_eq!(deliver(&sink, &records[1..]).await, [Verdict::Confirmed]);
 }
 
 #[tokio::test]

@@ -113,7 +113,14 @@ async fn a_producer_that_gets_no_identity_is_replaced() {
     let broker = broker(1);
     let fatal = BrokerError::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
     broker.push_request_errors(ApiKey::InitProducerId, &[fatal]);
+    // The refusal comes while the first delivery waits, and not before it.
+    broker.set_round_trip_time(Broker::All, Duration::from_millis(100)).unwrap();
     let sink = connected(&broker).await;
+    let verdicts = deliver(&sink, &records(1)).await;
+    let [Verdict::NotApplied(error)] = &verdicts[..] else { panic!("{verdicts:?}") };
+    assert_ne!(error.kind(), SinkErrorKind::Timeout, "{error}");
+    // That producer would never have confirmed anything.
+    broker.set_round_trip_time(Broker::All, Duration::ZERO).unwrap();
     deliver_until_confirmed(&sink, 2).await;
 }
 
