@@ -1,5 +1,7 @@
 //! The configuration as a whole: layers, problems, secrets and views.
 
+use super::environment::Environment;
+use super::load::load_from;
 use super::*;
 use drakkar_core::SendFailurePolicy;
 use serde_json::{Value, json};
@@ -541,7 +543,8 @@ fn files_that_cannot_be_used_are_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("drakkar.yaml");
     let check = |kind, pieces: &[&str]| {
-        let error = Config::load(Some(&path)).expect_err("refused");
+        // Not the environment of this process, which is the tester's own.
+        let error = load_from(Some(&path), Environment::default()).expect_err("refused");
         assert_eq!(error.kind(), kind, "{error}");
         for piece in pieces.iter().chain([&"drakkar.yaml"]) {
             assert!(error.to_string().contains(piece), "{error}");
@@ -560,7 +563,7 @@ fn files_that_cannot_be_used_are_named() {
         ("DRAKKAR_KAFKA__CONSUMER_GROUP", "of-the-environment"),
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let config = super::load::load_from(None, variables.into_iter().collect()).expect("valid");
+    let config = load_from(None, variables.into_iter().collect()).expect("valid");
     assert_eq!(config.file(), Some(path.as_path()));
     assert_eq!(config.get("kafka.source_topic"), Some(&json!("of-the-file")));
     assert_eq!(config.get("kafka.consumer_group"), Some(&json!("of-the-environment")));
