@@ -1,5 +1,6 @@
 //! The end: what the worker counted, beside what broker and files really hold.
 
+use crate::PATIENCE;
 use crate::arguments::{Arguments, is_result};
 use crate::broker::{Broker, SINK, SOURCE};
 use crate::progress::{Progress, say};
@@ -21,6 +22,9 @@ pub(crate) fn check(
     let lines = Lines::of_folder(&arguments.out)?;
     let (committed, ends) = (broker.committed()?, broker.ends(SOURCE)?);
     let mut wrong = Vec::new();
+    if progress.has_stalled() {
+        wrong.push(format!("no message was finished for {} s", PATIENCE.as_secs()));
+    }
     let mut row = |name: &str, figure: u64, expect: u64| {
         say(&format!("  {name:<28}{figure:>8}"));
         if figure != expect {
