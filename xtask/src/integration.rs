@@ -5,7 +5,7 @@
 
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::arguments::{Arguments, UsageError};
 use crate::services::command::{chosen_provider, default_provider};
@@ -18,7 +18,8 @@ Brings up what the integration tests need, runs them, and takes down what it bro
 
 Usage: cargo xtask integration [suite..] [--provider <docker|native>] [-- argument..]
 
-Suites: kafka (default: all). What follows -- goes to the test binary, such as a test's name.
+Suites: kafka (default: all). What follows -- goes to the test binary, such as a part of a test's
+name; a suite in which nothing matches is a failure.
 
 The tests find their services in DRAKKAR_TEST_<SERVICE> (host:port), the worker that they run in
 DRAKKAR_BENCH_WORKER, and in DRAKKAR_XTASK the program that restarts a service for them.
@@ -50,6 +51,7 @@ fn run_suites(
     let xtask = std::env::current_exe().context("failed to find the path of xtask")?;
     let worker = bench::build_worker()?;
     for suite in suites {
+        ensure_tests_match(suite, test_arguments)?;
         let session = Session::begin(suite.services, provider)?;
         let mut tests = test_command(suite, test_arguments);
         for &service in suite.services {
@@ -84,6 +86,23 @@ fn test_command(suite: &Suite, test_arguments: &[String]) -> Command {
     command
 }
 
+/// Fails when the arguments leave no test to run: the test binary would call that a success.
+fn ensure_tests_match(suite: &Suite, test_arguments: &[String]) -> Result<()> {
+    let mut list = test_command(suite, test_arguments);
+    if !test_arguments.iter().any(|argument| argument == "--list") {
+        list.arg("--list");
+    }
+    let listed = cargo::captured(&mut list)?;
+    let filter = test_arguments.join(" ");
+    ensure!(lists_a_test(&listed), "no test of the suite \"{}\" matches: {filter}", suite.name);
+    Ok(())
+}
+
+/// Reads what a test binary prints for `--list`.
+fn lists_a_test(listed: &str) -> bool {
+    listed.lines().any(|line| line.ends_with(": test"))
+}
+
 fn address_variable(service: Service) -> String {
     format!("DRAKKAR_TEST_{}", service.name().to_uppercase())
 }
@@ -111,6 +130,12 @@ mod tests {
             arguments[4..],
             ["--test", "kafka", "--", "--test-threads=1", "--nocapture", "rebalance"]
         );
+    }
+
+    #[test]
+    fn a_filter_that_matches_nothing_is_noticed() {
+        assert!(lists_a_test("clean_exits::a_signal: test\n\n1 test, 0 benchmarks\n"));
+        assert!(!lists_a_test("0 tests, 0 benchmarks\n"));
     }
 
     #[test]
