@@ -86,7 +86,7 @@ fn a_file_of_the_original_means_what_it_says() {
     assert_eq!(config.get("executor.env.LANG"), Some(&json!("C.UTF-8")));
     assert_eq!(config.get("debug.auth_token"), Some(&json!("hunter2")));
     assert_eq!(config.get("sinks.filesystem.out.base_path"), Some(&json!("/var/lib/out")));
-    assert_eq!(config.warnings().len(), 3, "{:?}", config.warnings());
+    assert_eq!(config.warnings().len(), 4, "{:?}", config.warnings());
     assert_eq!(config.sinks().collect::<Vec<_>>(), [("kafka", "results"), ("filesystem", "out")]);
 }
 
@@ -373,6 +373,17 @@ fn parts_that_are_not_compiled_in_are_warned_of() {
     assert_eq!(warnings("debug: {enabled: false}\ncache: {}"), Vec::<String>::new());
     assert_eq!(warnings("debug: {port: 8081}").len(), 1);
     assert_eq!(warnings("cache: {enabled: true}").len(), 1);
+}
+
+#[test]
+fn a_circuit_breaker_without_effect_is_warned_of() {
+    let warnings = |text, variables: &[_]| load(text, variables).expect("valid").warnings();
+    assert_eq!(warnings("sinks:\n  circuit_breaker:\n", &[]), Vec::<String>::new());
+    let written = warnings("sinks: {circuit_breaker: {failure_threshold: 5}}", &[]);
+    assert_eq!(written.len(), 1);
+    assert!(written[0].starts_with("sinks.circuit_breaker: "), "{written:?}");
+    let variable = ("DRAKKAR_SINKS__CIRCUIT_BREAKER__COOLDOWN_SECONDS", "5");
+    assert_eq!(warnings("", &[variable]), written);
 }
 
 #[cfg(not(feature = "sink-kafka"))]
