@@ -18,6 +18,10 @@ use progress::Progress;
 use serde::{Deserialize, Serialize};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the worker may go on without finishing a message.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a message says.
 #[derive(Deserialize)]
@@ -72,7 +76,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     App::new(CountWords)
         .config(config)
         .observer(Arc::clone(&progress))
-        .run_until(progress.finished())
+        .run_until(progress.finished(PATIENCE))
         .await?;
     summary::check(&progress, &broker, &arguments)
 }

@@ -4,7 +4,7 @@
 
 use drakkar::prelude::*;
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Counts what happens and shows it.
@@ -18,7 +18,8 @@ pub(crate) struct Progress {
     pub(crate) delivered_files: AtomicU64,
     pub(crate) dead_lettered: AtomicU64,
     finished: AtomicU64,
-    done: tokio::sync::Notify,
+    moved: tokio::sync::Notify,
+    stalled: AtomicBool,
 }
 
 impl Progress {
@@ -34,13 +35,24 @@ impl Progress {
             delivered_files: AtomicU64::new(0),
             dead_lettered: AtomicU64::new(0),
             finished: AtomicU64::new(0),
-            done: tokio::sync::Notify::new(),
+            moved: tokio::sync::Notify::new(),
+            stalled: AtomicBool::new(false),
         }
     }
 
-    /// Waits until every message is finished.
-    pub(crate) fn finished(&self) -> impl Future<Output = ()> + '_ {
-        self.done.notified()
+    /// Waits until every message is finished, or until none was for as long as `patience`: a message
+    /// that is held would otherwise be waited for without end.
+    pub(crate) async fn finished(&self, patience: Duration) {
+        while self.finished.load(Relaxed) < self.messages {
+            if tokio::time::timeout(patience, self.moved.notified()).await.is_err() {
+                return self.stalled.store(true, Relaxed);
+            }
+        }
+    }
+
+    /// Says whether the wait ended before every message was finished.
+    pub(crate) fn has_stalled(&self) -> bool {
+        self.stalled.load(Relaxed)
     }
 
     /// Returns the time since the start.
@@ -54,9 +66,7 @@ impl Progress {
         if finished.is_multiple_of(step) || finished == self.messages {
             self.show(finished);
         }
-        if finished == self.messages {
-            self.done.notify_one();
-        }
+        self.moved.notify_one();
     }
 
     fn show(&self, finished: u64) {
@@ -104,4 +114,26 @@ impl Observer for Progress {
 pub(crate) fn say(line: &str) {
     // A closed pipe is no reason to stop the work.
     writeln!(std::io::stdout().lock(), "{line}").ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_wait_ends_when_every_message_is_finished() {
+        let progress = Progress::new(2);
+        progress.on_finished();
+        progress.on_finished();
+        progress.finished(Duration::from_secs(30)).await;
+        assert!(!progress.has_stalled());
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_held_is_not_waited_for_without_end() {
+        let progress = Progress::new(2);
+        progress.on_finished();
+        progress.finished(Duration::from_millis(1)).await;
+        assert!(progress.has_stalled());
+    }
 }

@@ -25,13 +25,16 @@ pub(crate) fn metadata<T: DeserializeOwned>() -> Result<T> {
 
 /// Runs cargo and gives its standard output; its standard error stays visible.
 pub(crate) fn output(arguments: &[&str]) -> Result<String> {
-    let line = arguments.join(" ");
-    let output = command(arguments)
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .with_context(|| format!("failed to run cargo {line}"))?;
-    ensure!(output.status.success(), "cargo {line}: {}", output.status);
-    String::from_utf8(output.stdout).with_context(|| format!("cargo {line} did not print UTF-8"))
+    captured(&mut command(arguments))
+}
+
+/// Runs a prepared command and gives its standard output; its standard error stays visible.
+pub(crate) fn captured(command: &mut Command) -> Result<String> {
+    let output = command.stderr(std::process::Stdio::inherit()).output();
+    let output = output.with_context(|| format!("failed to run {}", shown(command)))?;
+    ensure!(output.status.success(), "{}: {}", shown(command), output.status);
+    String::from_utf8(output.stdout)
+        .with_context(|| format!("{} did not print UTF-8", shown(command)))
 }
 
 /// Runs a prepared command with its output visible and gives its exit status.

@@ -5,7 +5,7 @@
 
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::arguments::{Arguments, UsageError};
 use crate::services::command::{chosen_provider, default_provider};
@@ -18,7 +18,8 @@ Brings up what the integration tests need, runs them, and takes down what it bro
 
 Usage: cargo xtask integration [suite..] [--provider <docker|native>] [-- argument..]
 
-Suites: kafka (default: all). What follows -- goes to the test binary, such as a test's name.
+Suites: kafka (default: all). What follows -- goes to the test binary, such as a part of a test's
+name; a suite in which nothing matches is a failure.
 
 The tests find their services in DRAKKAR_TEST_<SERVICE> (host:port), the worker that they run in
 DRAKKAR_BENCH_WORKER, and in DRAKKAR_XTASK the program that restarts a service for them.
@@ -65,6 +66,7 @@ fn run_suites(
     let xtask = std::env::current_exe().context("failed to find the path of xtask")?;
     let worker = bench::build_worker()?;
     for suite in suites {
+        ensure_tests_match(suite, test_arguments)?;
         let session = Session::begin(suite.services, provider)?;
         let mut failure = None;
         for target in suite.targets {
@@ -104,6 +106,26 @@ fn test_command(target: &Target, test_arguments: &[String]) -> Command {
     let mut command = cargo::command(&["test", "--release", "--package", target.package]);
     command.args(["--test", target.name, "--", "--test-threads=1"]).args(test_arguments);
     command
+}
+
+/// Fails when the arguments leave no test to run: the test binary would call that a success.
+fn ensure_tests_match(suite: &Suite, test_arguments: &[String]) -> Result<()> {
+    for target in suite.targets {
+        let mut list = test_command(target, test_arguments);
+        if !test_arguments.iter().any(|argument| argument == "--list") {
+            list.arg("--list");
+        }
+        if lists_a_test(&cargo::captured(&mut list)?) {
+            return Ok(());
+        }
+    }
+    let filter = test_arguments.join(" ");
+    bail!("no test of the suite \"{}\" matches: {filter}", suite.name)
+}
+
+/// Reads what a test binary prints for `--list`.
+fn lists_a_test(listed: &str) -> bool {
+    listed.lines().any(|line| line.ends_with(": test"))
 }
 
 fn address_variable(service: Service) -> String {
@@ -164,6 +186,12 @@ mod tests {
         let listed = SUITES.iter().flat_map(|suite| suite.targets);
         let listed: BTreeSet<_> = listed.map(|it| (it.package, it.name)).collect();
         assert_eq!(left_out, listed);
+    }
+
+    #[test]
+    fn a_filter_that_matches_nothing_is_noticed() {
+        assert!(lists_a_test("clean_exits::a_signal: test\n\n1 test, 0 benchmarks\n"));
+        assert!(!lists_a_test("0 tests, 0 benchmarks\n"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! compile. Results go to standard output, progress to standard error.
 
 #![forbid(unsafe_code)]
+#![expect(clippy::disallowed_methods, reason = "a chore runs other programs and polls them")]
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,

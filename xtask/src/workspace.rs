@@ -23,14 +23,14 @@ pub(crate) fn target() -> Result<PathBuf> {
     Ok(metadata.target_directory)
 }
 
-/// The folder for downloads that are worth keeping: `DRAKKAR_CACHE_DIR`, else `drakkar` in the
+/// The folder for downloads that are worth keeping: `XTASK_CACHE_DIR`, else `drakkar` in the
 /// user's cache folder.
 pub(crate) fn cache() -> Result<PathBuf> {
     let folder = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = folder("DRAKKAR_CACHE_DIR")
+    let cache = folder("XTASK_CACHE_DIR")
         .or_else(|| Some(folder("XDG_CACHE_HOME")?.join("drakkar")))
         .or_else(|| Some(folder("HOME")?.join(".cache").join("drakkar")))
-        .context("none of DRAKKAR_CACHE_DIR, XDG_CACHE_HOME and HOME is set")?;
+        .context("none of XTASK_CACHE_DIR, XDG_CACHE_HOME and HOME is set")?;
     ensure!(cache.is_absolute(), "the cache folder \"{}\" is not absolute", cache.display());
     Ok(cache)
 }

@@ -3,6 +3,7 @@
 //!
 //! `cargo bench -p drakkar-exec [-- ROUNDS]`. The two take turns inside one run, because on a busy
 //! machine only figures of the same moment compare. A ratio above 1 means that the pool is better.
+#![expect(clippy::disallowed_methods, reason = "the bare loop that the pool is compared with")]
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
 use drakkar_api::{Epoch, Execution, Executor, Priority, Run, RunId, RunListener, Task};

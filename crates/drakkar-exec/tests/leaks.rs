@@ -1,5 +1,9 @@
 //! Nothing is left behind: no process, no descriptor, no thread. A process of its own, because it
 //! counts what the whole process has.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the operating system is asked again until it agrees"
+)]
 
 use drakkar_api::{Executor, Task};
 use drakkar_exec::{PoolSection, ProcessPool};

@@ -1,5 +1,6 @@
 //! Starting a child copies nothing of this process. A process of its own, because it counts the page
 //! faults of its heap.
+#![expect(clippy::disallowed_methods, reason = "what the pool does is compared with a fork")]
 
 use drakkar_api::{Task, TaskOutcome};
 use drakkar_exec::{PoolSection, ProcessPool};

@@ -3,6 +3,7 @@
 //! A process that is traced by a process other than its parent stays a zombie until the tracer lets
 //! go. For the pool this looks just like a process that does not die of SIGKILL, which otherwise
 //! takes a broken disk. The program is its own helper, hence no harness.
+#![expect(clippy::disallowed_methods, reason = "the tracer is a process beside the pool")]
 #![expect(unsafe_code, reason = "ptrace has no safe wrapper")]
 
 use drakkar_api::{Task, TaskOutcome};

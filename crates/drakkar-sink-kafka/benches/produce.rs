@@ -3,6 +3,7 @@
 //!
 //! `cargo bench -p drakkar-sink-kafka`. The broker is librdkafka's mock cluster in a process of its
 //! own, so that the CPU figures are the client's alone.
+#![expect(clippy::disallowed_methods, reason = "the broker is a process of its own")]
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 

@@ -46,6 +46,7 @@ type MakePeriodic<H> = Box<dyn FnOnce(Arc<H>, Context) -> PeriodicTask + Send>;
 ///
 /// ```no_run
 /// use drakkar::prelude::*;
+/// use std::process::ExitCode;
 ///
 /// struct Nothing;
 ///
@@ -58,8 +59,8 @@ type MakePeriodic<H> = Box<dyn FnOnce(Arc<H>, Context) -> PeriodicTask + Send>;
 /// }
 ///
 /// #[tokio::main]
-/// async fn main() -> drakkar::Result<()> {
-///     App::new(Nothing).config_file("drakkar.yaml").run().await
+/// async fn main() -> ExitCode {
+///     App::new(Nothing).config_file("drakkar.yaml").run_to_exit_code().await
 /// }
 /// ```
 pub struct App<H> {

@@ -2,11 +2,14 @@
 //!
 //! | code | meaning |
 //! |---|---|
-//! | 0 | drained and closed after SIGTERM, SIGINT or the caller's own shutdown |
+//! | 0 | drained and closed after SIGTERM, SIGINT or the caller's own shutdown; also when the drain ran out of time |
 //! | 2 | the configuration is wrong; nothing was started |
 //! | 3 | a part could not start: a broker or sink that cannot be reached, a busy port, a missing program, a hook |
 //! | 4 | the source ended by itself |
 //! | 130 | a second signal: left at once, without draining |
+//!
+//! A drain that runs out of time (`executor.drain_timeout_seconds`) is no failure: what was unfinished
+//! then is killed, not committed, and comes again.
 
 use crate::error::Error;
 use crate::logging::LogGuard;

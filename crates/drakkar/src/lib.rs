@@ -10,6 +10,7 @@
 //!
 //! ```no_run
 //! use drakkar::prelude::*;
+//! use std::process::ExitCode;
 //!
 //! #[derive(serde::Deserialize)]
 //! struct Job {
@@ -37,8 +38,8 @@
 //! }
 //!
 //! #[tokio::main]
-//! async fn main() -> drakkar::Result<()> {
-//!     App::new(CountWords).config_file("drakkar.yaml").run().await
+//! async fn main() -> ExitCode {
+//!     App::new(CountWords).config_file("drakkar.yaml").run_to_exit_code().await
 //! }
 //! ```
 //!
@@ -48,7 +49,7 @@
 //! |---|---|---|
 //! | `sink-kafka` | Kafka sinks | yes |
 //! | `sink-file` | file sinks | yes |
-//! | `kafka-tls` | TLS and SASL/SCRAM to Kafka, with a vendored OpenSSL | |
+//! | `kafka-tls` | TLS, SASL/SCRAM and OAUTHBEARER to Kafka, with a vendored OpenSSL (needs perl) | |
 //! | `kafka-tls-system` | the same with the system's OpenSSL | |
 //! | `kafka-oidc` | OAUTHBEARER with tokens of an OpenID Connect provider, and `kafka-tls-system` | |
 //! | `kafka-gssapi` | Kerberos | |
@@ -56,9 +57,9 @@
 //!
 //! # Exit codes
 //!
-//! [`App::run_to_exit_code`] ends a program with 0 after an orderly end, 2 when the configuration is
-//! wrong, 3 when a part could not start, 4 when the source ended by itself, and 130 after a second
-//! signal.
+//! [`App::run_to_exit_code`] ends a program with 0 after an orderly end (also when the drain ran out of
+//! time), 2 when the configuration is wrong, 3 when a part could not start, 4 when the source ended by
+//! itself, and 130 after a second signal.
 #![forbid(unsafe_code)]
 
 mod app;
@@ -78,6 +79,11 @@ mod telemetry;
 
 #[cfg(test)]
 mod pages;
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
 
 pub use app::App;
 pub use error::{Error, ErrorKind};

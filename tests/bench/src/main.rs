@@ -12,6 +12,10 @@
 
 #![forbid(unsafe_code)]
 #![expect(
+    clippy::disallowed_methods,
+    reason = "it runs bare loops and workers and watches them from outside"
+)]
+#![expect(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a command line tool talks to its user"

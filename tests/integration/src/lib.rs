@@ -10,6 +10,7 @@
 //! that came after the run was over, or a deadline that passed is an error, never a skip.
 
 #![forbid(unsafe_code)]
+#![expect(clippy::disallowed_methods, reason = "worker processes are run and watched from outside")]
 
 mod block_on;
 mod broker;

@@ -130,15 +130,22 @@ fn kill(services: &Services, named: &[Service]) -> Result<ExitCode> {
 }
 
 fn run_lint() -> Result<ExitCode> {
+    lint_and_tell()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has the compose file checked and prints what became of it.
+pub(crate) fn lint_and_tell() -> Result<Lint> {
+    let lint = lint()?;
     println!(
         "{}",
-        match lint()? {
+        match lint {
             Lint::Valid => "services/compose.yaml is valid",
             Lint::NotPossible =>
                 "NOT CHECKED: services/compose.yaml, as there is no docker compose here",
         }
     );
-    Ok(ExitCode::SUCCESS)
+    Ok(lint)
 }
 
 fn status(services: &Services, named: &[Service], json: bool) -> Result<ExitCode> {

@@ -1,4 +1,8 @@
 //! The pool with real processes.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the operating system is asked again until it agrees"
+)]
 
 mod deadlines;
 mod outcomes;

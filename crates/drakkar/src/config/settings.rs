@@ -7,6 +7,7 @@ use super::tables::{SINK_TYPES, schema};
 use super::walk::{check_root, check_value};
 use super::yaml::{Entries, emit, from_json, put};
 use super::{compiled, contradictions, mask, summary};
+use config::ValueKind;
 use drakkar_api::{Field, Problems};
 use drakkar_core::SendFailurePolicy;
 use serde::de::DeserializeOwned;
@@ -148,12 +149,28 @@ impl Config {
         if is_on("cache") && !compiled::is_cache_compiled() {
             warnings.push("cache: this build has no cache; the section has no effect".into());
         }
+        if self.writes_circuit_breaker() {
+            warnings.push(
+                "sinks.circuit_breaker: this version has no circuit breaker; the section has no effect"
+                    .into(),
+            );
+        }
         if is_on("cache") && self.get("cache.max_memory_entries") == Some(&Value::Null) {
             warnings.push(
                 "cache.max_memory_entries: without a limit the cache may use up the memory".into(),
             );
         }
         warnings
+    }
+
+    /// Whether file, environment or program say anything in the section `sinks.circuit_breaker`.
+    fn writes_circuit_breaker(&self) -> bool {
+        let Some(ValueKind::Table(sinks)) = self.written.get("sinks").map(|sinks| &sinks.kind)
+        else {
+            return false;
+        };
+        let section = sinks.get("circuit_breaker").map(|section| &section.kind);
+        matches!(section, Some(ValueKind::Table(settings)) if !settings.is_empty())
     }
 
     /// Deserialises those settings of a section that one crate declares.

@@ -241,7 +241,9 @@ const REDIS_FIELDS: &[Field] = &[
 ];
 
 const CIRCUIT_BREAKER: Section = Section {
-    about: "When a sink that keeps failing is left alone for a while; one rule for all sinks.",
+    about: "When a sink that keeps failing is left alone for a while; one rule for all sinks. **Has no \
+            effect in this version**: the section is accepted for files of the original, and a worker \
+            that finds it written warns.",
     fields: &[
         field(
             "failure_threshold",

@@ -1,5 +1,7 @@
 //! The configuration as a whole: layers, problems, secrets and views.
 
+use super::environment::Environment;
+use super::load::load_from;
 use super::*;
 use drakkar_core::SendFailurePolicy;
 use serde_json::{Value, json};
@@ -84,7 +86,7 @@ fn a_file_of_the_original_means_what_it_says() {
     assert_eq!(config.get("executor.env.LANG"), Some(&json!("C.UTF-8")));
     assert_eq!(config.get("debug.auth_token"), Some(&json!("hunter2")));
     assert_eq!(config.get("sinks.filesystem.out.base_path"), Some(&json!("/var/lib/out")));
-    assert_eq!(config.warnings().len(), 3, "{:?}", config.warnings());
+    assert_eq!(config.warnings().len(), 4, "{:?}", config.warnings());
     assert_eq!(config.sinks().collect::<Vec<_>>(), [("kafka", "results"), ("filesystem", "out")]);
 }
 
@@ -373,6 +375,17 @@ fn parts_that_are_not_compiled_in_are_warned_of() {
     assert_eq!(warnings("cache: {enabled: true}").len(), 1);
 }
 
+#[test]
+fn a_circuit_breaker_without_effect_is_warned_of() {
+    let warnings = |text, variables: &[_]| load(text, variables).expect("valid").warnings();
+    assert_eq!(warnings("sinks:\n  circuit_breaker:\n", &[]), Vec::<String>::new());
+    let written = warnings("sinks: {circuit_breaker: {failure_threshold: 5}}", &[]);
+    assert_eq!(written.len(), 1);
+    assert!(written[0].starts_with("sinks.circuit_breaker: "), "{written:?}");
+    let variable = ("DRAKKAR_SINKS__CIRCUIT_BREAKER__COOLDOWN_SECONDS", "5");
+    assert_eq!(warnings("", &[variable]), written);
+}
+
 #[cfg(not(feature = "sink-kafka"))]
 #[test]
 fn kafka_sinks_need_their_feature() {
@@ -541,7 +554,8 @@ fn files_that_cannot_be_used_are_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("drakkar.yaml");
     let check = |kind, pieces: &[&str]| {
-        let error = Config::load(Some(&path)).expect_err("refused");
+        // Not the environment of this process, which is the tester's own.
+        let error = load_from(Some(&path), Environment::default()).expect_err("refused");
         assert_eq!(error.kind(), kind, "{error}");
         for piece in pieces.iter().chain([&"drakkar.yaml"]) {
             assert!(error.to_string().contains(piece), "{error}");
@@ -560,7 +574,7 @@ fn files_that_cannot_be_used_are_named() {
         ("DRAKKAR_KAFKA__CONSUMER_GROUP", "of-the-environment"),
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let config = super::load::load_from(None, variables.into_iter().collect()).expect("valid");
+    let config = load_from(None, variables.into_iter().collect()).expect("valid");
     assert_eq!(config.file(), Some(path.as_path()));
     assert_eq!(config.get("kafka.source_topic"), Some(&json!("of-the-file")));
     assert_eq!(config.get("kafka.consumer_group"), Some(&json!("of-the-environment")));
