@@ -1,7 +1,7 @@
 //! The application: wires a handler to the parts that the configuration names, and runs it.
 
 use crate::align;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Draft};
 use crate::error::{Error, ErrorKind};
 use crate::exit::{self, Emergency};
 use crate::health::Health;
@@ -122,7 +122,7 @@ impl<H: Handler> App<H> {
     }
 
     /// Lets `change` change the loaded configuration before anything starts, say to size the pool by
-    /// the machine. The result is checked again.
+    /// the machine. The result is checked again. It is not called when the file has problems.
     #[must_use]
     pub fn on_startup(
         mut self,
@@ -222,22 +222,33 @@ impl<H: Handler> App<H> {
         exit::report(self.run().await)
     }
 
+    /// Loads the configuration, lets the program change it, and makes the parts. Everything that is
+    /// wrong is reported at once; what cannot be loaded is not given to the program.
+    fn check(&mut self) -> Result<(Config, WorkerId, Parts), Error> {
+        let source = std::mem::replace(&mut self.source, ConfigSource::Environment);
+        let Draft { mut config, mut problems } = load(source)?;
+        let change = self.on_startup.take();
+        let may_add_sinks = change.is_some() && !problems.is_empty();
+        if let Some(change) = change.filter(|_| problems.is_empty()) {
+            change(&mut config).map_err(|error| Error::hook("on_startup", error))?;
+            config.check_together(&mut problems);
+        }
+        if self.sinks.is_empty() && !may_add_sinks {
+            config.check_sinks(&mut problems);
+        }
+        let worker = self.worker_name.take().unwrap_or_else(|| config.worker_name().to_owned());
+        let worker = WorkerId::new(worker);
+        let parts = Parts::new(&config, &worker, problems)
+            .map_err(|all| ConfigError::from_problems(config.file(), all))?;
+        Ok((config, worker, parts))
+    }
+
     async fn run_inner(
-        self,
+        mut self,
         shutdown: impl Future<Output = ()>,
         emergency: &Emergency,
     ) -> Result<(), Error> {
-        let mut config = load(self.source)?;
-        if let Some(change) = self.on_startup {
-            change(&mut config).map_err(|error| Error::hook("on_startup", error))?;
-            config.validate()?;
-        }
-        if self.sinks.is_empty() {
-            config.require_sinks()?;
-        }
-        let worker = self.worker_name.unwrap_or_else(|| config.worker_name().to_owned());
-        let worker = WorkerId::new(worker);
-        let parts = Parts::new(&config, &worker)?;
+        let (config, worker, parts) = self.check()?;
         let info = WorkerInfo {
             worker_id: worker.clone(),
             cluster: config.cluster_name().to_owned(),
@@ -338,11 +349,11 @@ impl<H: Handler> App<H> {
     }
 }
 
-fn load(source: ConfigSource) -> Result<Config, ConfigError> {
+fn load(source: ConfigSource) -> Result<Draft, ConfigError> {
     match source {
-        ConfigSource::Environment => Config::load(None),
-        ConfigSource::File(path) => Config::load(Some(&path)),
-        ConfigSource::Given(config) => Ok(*config),
+        ConfigSource::Environment => Config::draft(None),
+        ConfigSource::File(path) => Config::draft(Some(&path)),
+        ConfigSource::Given(config) => Ok(Draft::from_program(*config)),
     }
 }
 
