@@ -263,7 +263,24 @@ impl<H: Handler> App<H> {
             .map_err(|error| Error::start("logging", error))?;
         emergency.keep_log(log);
         tell_start(&config, &worker);
+        let result = self.run_checked(&config, parts, info, shutdown, emergency).await;
+        match &result {
+            Ok(()) => tracing::info!(category = "lifecycle", "drakkar_stopped"),
+            Err(error) => tracing::error!(category = "lifecycle", ?error, "drakkar_failed"),
+        }
+        emergency.write_out_log();
+        result
+    }
 
+    /// Starts the parts and runs them to the end.
+    async fn run_checked(
+        self,
+        config: &Config,
+        parts: Parts,
+        info: WorkerInfo,
+        shutdown: impl Future<Output = ()>,
+        emergency: &Emergency,
+    ) -> Result<(), Error> {
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
         let pool =
             ProcessPool::start(parts.pool).map_err(|error| Error::start("executor", error))?;
@@ -272,7 +289,10 @@ impl<H: Handler> App<H> {
         let recorder = install_recorder();
         let slots = Arc::clone(&pool);
         let metrics = Arc::new(MetricsObserver::new(
-            Identity { worker_id: worker.to_string(), consumer_group: info.consumer_group.clone() },
+            Identity {
+                worker_id: info.worker_id.to_string(),
+                consumer_group: info.consumer_group.clone(),
+            },
             Box::new(move || slots.slots()),
         ));
         let log_observer = Arc::new(LogObserver::new(Arc::clone(&clock)));
@@ -284,8 +304,10 @@ impl<H: Handler> App<H> {
             health.set_sink(sink.id(), false);
             metrics.register_sink(sink.id());
         }
+        health.set_sink(parts.dead_letters.id(), false);
+        tell_sinks(&sinks);
         let exposition = Exposition::new(recorder, Arc::clone(&metrics));
-        let server = serve(&config, exposition.clone(), &health).await?;
+        let server = serve(config, exposition.clone(), &health).await?;
         let mut background = JoinSet::new();
         background.spawn(keep_ticking(Arc::clone(&metrics), Arc::clone(&log_observer)));
         background.spawn(keep_up(exposition));
@@ -294,8 +316,9 @@ impl<H: Handler> App<H> {
             vec![metrics, log_observer, Arc::<Health>::clone(&health)];
         observers.extend(self.observers);
         let observer: Arc<dyn Observer> = Arc::new(Observers::new(observers));
-        let source = KafkaSource::new(parts.client, parts.source, &worker);
-        let sink_ids: Vec<_> = sinks.iter().map(|sink| sink.id().clone()).collect();
+        let source = KafkaSource::new(parts.client, parts.source, &info.worker_id);
+        let connected = sinks.iter().chain([&parts.dead_letters]);
+        let connected: Vec<_> = connected.map(|sink| sink.id().clone()).collect();
         let engine_parts = EngineParts {
             handler: Arc::clone(&self.handler),
             source: Arc::new(source),
@@ -307,20 +330,14 @@ impl<H: Handler> App<H> {
             clients: self.clients,
             config: parts.engine,
         };
-        tokio::pin!(shutdown);
-        let connecting = Engine::connect_with_clock(engine_parts, Arc::clone(&clock));
-        let engine = tokio::select! {
-            // A connection that is there is used, if only to close it in order.
-            biased;
-            engine = connecting => engine?,
-            () = &mut shutdown => {
-                tracing::info!(category = "lifecycle", "drakkar_stopped");
-                return Ok(());
-            }
+        let shutdown = async {
+            shutdown.await;
+            health.stopping();
+            tracing::info!(category = "lifecycle", "drakkar_shutting_down");
         };
-        for sink in &sink_ids {
-            health.set_sink(sink, true);
-        }
+        tokio::pin!(shutdown);
+        let connecting = Engine::connect_until(engine_parts, Arc::clone(&clock), shutdown.as_mut());
+        let Some(engine) = connecting.await? else { return Ok(()) };
         let context = engine.context().scoped(ContextScope::default());
         let mut periodic = JoinSet::new();
         for make in self.periodic {
@@ -330,22 +347,18 @@ impl<H: Handler> App<H> {
         }
         let shutdown = async {
             shutdown.await;
-            health.stopping();
-            tracing::info!(category = "lifecycle", "drakkar_shutting_down");
             periodic.abort_all();
         };
-        let aligned = align::wait(&config, clock.as_ref());
+        let aligned = align::wait(config, clock.as_ref());
         let result = engine.run(aligned, shutdown).await;
-        for sink in &sink_ids {
+        for sink in &connected {
             health.set_sink(sink, false);
         }
         if let Some(server) = server {
             server.close().await;
         }
         background.abort_all();
-        result?;
-        tracing::info!(category = "lifecycle", "drakkar_stopped");
-        Ok(())
+        result.map_err(Error::from)
     }
 }
 
@@ -363,6 +376,12 @@ fn tell_start(config: &Config, worker: &WorkerId) {
     for warning in config.warnings() {
         tracing::warn!(category = "lifecycle", warning, "config_warning");
     }
+}
+
+fn tell_sinks(sinks: &[AnySink]) {
+    let names: Vec<_> = sinks.iter().map(|sink| sink.id().to_string()).collect();
+    let sinks = names.join(" ");
+    tracing::info!(category = "sink", sinks, "sinks_configured");
 }
 
 /// Starts the server of metrics and health, if the configuration wants it.
