@@ -14,6 +14,11 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
+    /// A sink, or the dead letters, has connected.
+    SinkConnected {
+        /// The sink.
+        sink: &'a SinkId,
+    },
     /// A partition became ours.
     Assigned {
         /// The partition.

@@ -101,6 +101,22 @@ impl Engine {
         parts: EngineParts<H>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, EngineError> {
+        let engine = Self::connect_until(parts, clock, std::future::pending()).await?;
+        Ok(engine.expect("nothing gives it up"))
+    }
+
+    /// The same, given up when `shutdown` is ready first: what did connect is closed again, and the
+    /// answer is `None`.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn connect_until<H: Handler>(
+        parts: EngineParts<H>,
+        clock: Arc<dyn Clock>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<Option<Self>, EngineError> {
+        tokio::pin!(shutdown);
         let EngineParts {
             handler,
             source,
@@ -113,7 +129,10 @@ impl Engine {
             config,
         } = parts;
         check_sinks(&sinks)?;
-        connect_all(&sinks, &dead_letters).await?;
+        let connecting = connect_all(&sinks, &dead_letters, observer.as_ref(), &mut shutdown);
+        if connecting.await?.is_none() {
+            return Ok(None);
+        }
         let config = Arc::new(config);
         let partitions = Arc::new(Partitions::default());
         let delivery = LanePolicy {
@@ -148,11 +167,23 @@ impl Engine {
         }));
         let engine = Self { shared, polled: Arc::default() };
         let ready = Arc::clone(&engine.shared.handler).on_ready(engine.shared.context.clone());
-        if let Err(failure) = run_worker_hook(&engine.shared, Hook::OnReady, ready).await {
-            engine.close_parts().await;
-            return Err(EngineError::new(EngineErrorKind::OnReady(failure.error)));
+        let ready = tokio::select! {
+            // A hook that has returned is heard.
+            biased;
+            ready = run_worker_hook(&engine.shared, Hook::OnReady, ready) => Some(ready),
+            () = &mut shutdown => None,
+        };
+        match ready {
+            Some(Ok(())) => Ok(Some(engine)),
+            Some(Err(failure)) => {
+                engine.close_parts().await;
+                Err(EngineError::new(EngineErrorKind::OnReady(failure.error)))
+            }
+            None => {
+                engine.close_parts().await;
+                Ok(None)
+            }
         }
-        Ok(engine)
     }
 
     /// Returns a view for health checks.
@@ -238,6 +269,13 @@ impl Engine {
     async fn drain_and_leave(&self, mut on_ended: SourceEnd) -> Result<(), SourceError> {
         self.shared.begin_closing();
         let epochs = self.shared.partitions.epochs();
+        let drain_timeout_seconds = self.shared.config.drain_timeout.as_secs_f64();
+        tracing::info!(
+            category = "executor",
+            partitions = epochs.len(),
+            drain_timeout_seconds,
+            "draining_executors"
+        );
         spawn_revoke_hook(&self.shared, &epochs);
         let (reply, drained) = Reply::channel();
         drain(&self.shared, &epochs, reply);
@@ -247,8 +285,9 @@ impl Engine {
             biased;
             ended = &mut on_ended => return self.lose_all(ended).await,
             drained = tokio::time::timeout(limit, drained) => {
-                if drained.is_err() {
-                    tracing::error!(category = "lifecycle", "drain_timeout");
+                match drained {
+                    Ok(_) => tracing::info!(category = "executor", "executors_drained"),
+                    Err(_) => tracing::error!(category = "lifecycle", "drain_timeout"),
                 }
             }
         }
@@ -360,22 +399,36 @@ fn check_sinks(sinks: &[AnySink]) -> Result<(), EngineError> {
     Ok(())
 }
 
-async fn connect_all(sinks: &[AnySink], dead_letters: &AnySink) -> Result<(), EngineError> {
-    let all: Vec<_> = sinks.iter().chain([dead_letters]).collect();
-    let results = join_all(all.iter().map(|sink| sink.connect())).await;
-    let connected = all.iter().zip(&results).filter(|(_, result)| result.is_ok());
-    let connected: Vec<_> = connected.map(|(sink, _)| *sink).collect();
-    let failed = all.iter().zip(&results).find_map(|(sink, result)| {
-        let error = result.as_ref().err()?.clone();
-        Some(EngineErrorKind::Connect { sink: sink.id().clone(), error })
-    });
-    match failed {
-        None => Ok(()),
-        Some(kind) => {
-            join_all(connected.into_iter().map(close_sink)).await;
-            Err(EngineError::new(kind))
-        }
+/// Connects everything; `None` when `shutdown` was ready first. Unless all connect, those that did
+/// are closed again.
+async fn connect_all(
+    sinks: &[AnySink],
+    dead_letters: &AnySink,
+    observer: &dyn Observer,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Option<()>, EngineError> {
+    let connected = Mutex::new(Vec::new());
+    let connect = async |sink: &AnySink| {
+        sink.connect().await.map_err(|error| {
+            let sink = sink.id().clone();
+            EngineError::new(EngineErrorKind::Connect { sink, error })
+        })?;
+        connected.lock().unwrap_or_else(PoisonError::into_inner).push(sink.clone());
+        observer.observe(&Event::SinkConnected { sink: sink.id() });
+        Ok(())
+    };
+    let results = tokio::select! {
+        // What has connected is used, if only to close it in order.
+        biased;
+        results = join_all(sinks.iter().chain([dead_letters]).map(connect)) => Some(results),
+        () = shutdown => None,
+    };
+    let result = results.map(|results| results.into_iter().collect::<Result<(), _>>()).transpose();
+    if !matches!(result, Ok(Some(()))) {
+        let connected = connected.into_inner().unwrap_or_else(PoisonError::into_inner);
+        join_all(connected.iter().map(close_sink)).await;
     }
+    result
 }
 
 async fn close_sink(sink: &AnySink) {

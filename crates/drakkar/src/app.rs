@@ -1,7 +1,7 @@
 //! The application: wires a handler to the parts that the configuration names, and runs it.
 
 use crate::align;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Draft};
 use crate::error::{Error, ErrorKind};
 use crate::exit::{self, Emergency};
 use crate::health::Health;
@@ -128,7 +128,7 @@ impl<H: Handler> App<H> {
     }
 
     /// Lets `change` change the loaded configuration before anything starts, say to size the pool by
-    /// the machine. The result is checked again.
+    /// the machine. The result is checked again. It is not called when the file has problems.
     #[must_use]
     pub fn on_startup(
         mut self,
@@ -232,25 +232,36 @@ impl<H: Handler> App<H> {
         exit::report(self.run().await)
     }
 
+    /// Loads the configuration, lets the program change it, and makes the parts. Everything that is
+    /// wrong is reported at once; what cannot be loaded is not given to the program.
+    fn check(&mut self) -> Result<(Config, WorkerId, Parts), Error> {
+        let source = std::mem::replace(&mut self.source, ConfigSource::Environment);
+        let Draft { mut config, mut problems } = load(source)?;
+        let change = self.on_startup.take();
+        let may_add_sinks = change.is_some() && !problems.is_empty();
+        if let Some(change) = change.filter(|_| problems.is_empty()) {
+            change(&mut config).map_err(|error| Error::hook("on_startup", error))?;
+            config.check_together(&mut problems);
+        }
+        if self.sinks.is_empty() && !may_add_sinks {
+            config.check_sinks(&mut problems);
+        }
+        let worker = self.worker_name.take().unwrap_or_else(|| config.worker_name().to_owned());
+        let worker = WorkerId::new(worker);
+        let parts = Parts::new(&config, &worker, problems)
+            .map_err(|all| ConfigError::from_problems(config.file(), all))?;
+        Ok((config, worker, parts))
+    }
+
     async fn run_inner(
-        self,
+        mut self,
         shutdown: impl Future<Output = ()>,
         emergency: &Emergency,
     ) -> Result<(), Error> {
         if let Some(error) = self.zero_interval {
             return Err(Error::start("periodic", error));
         }
-        let mut config = load(self.source)?;
-        if let Some(change) = self.on_startup {
-            change(&mut config).map_err(|error| Error::hook("on_startup", error))?;
-            config.validate()?;
-        }
-        if self.sinks.is_empty() {
-            config.require_sinks()?;
-        }
-        let worker = self.worker_name.unwrap_or_else(|| config.worker_name().to_owned());
-        let worker = WorkerId::new(worker);
-        let parts = Parts::new(&config, &worker)?;
+        let (config, worker, parts) = self.check()?;
         let info = WorkerInfo {
             worker_id: worker.clone(),
             cluster: config.cluster_name().to_owned(),
@@ -265,7 +276,24 @@ impl<H: Handler> App<H> {
             .map_err(|error| Error::start("logging", error))?;
         emergency.keep_log(log);
         tell_start(&config, &worker);
+        let result = self.run_checked(&config, parts, info, shutdown, emergency).await;
+        match &result {
+            Ok(()) => tracing::info!(category = "lifecycle", "drakkar_stopped"),
+            Err(error) => tracing::error!(category = "lifecycle", ?error, "drakkar_failed"),
+        }
+        emergency.write_out_log();
+        result
+    }
 
+    /// Starts the parts and runs them to the end.
+    async fn run_checked(
+        self,
+        config: &Config,
+        parts: Parts,
+        info: WorkerInfo,
+        shutdown: impl Future<Output = ()>,
+        emergency: &Emergency,
+    ) -> Result<(), Error> {
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
         let pool =
             ProcessPool::start(parts.pool).map_err(|error| Error::start("executor", error))?;
@@ -274,7 +302,10 @@ impl<H: Handler> App<H> {
         let recorder = install_recorder();
         let slots = Arc::clone(&pool);
         let metrics = Arc::new(MetricsObserver::new(
-            Identity { worker_id: worker.to_string(), consumer_group: info.consumer_group.clone() },
+            Identity {
+                worker_id: info.worker_id.to_string(),
+                consumer_group: info.consumer_group.clone(),
+            },
             Box::new(move || slots.slots()),
         ));
         let log_observer = Arc::new(LogObserver::new(Arc::clone(&clock)));
@@ -286,8 +317,10 @@ impl<H: Handler> App<H> {
             health.set_sink(sink.id(), false);
             metrics.register_sink(sink.id());
         }
+        health.set_sink(parts.dead_letters.id(), false);
+        tell_sinks(&sinks);
         let exposition = Exposition::new(recorder, Arc::clone(&metrics));
-        let server = serve(&config, exposition.clone(), &health).await?;
+        let server = serve(config, exposition.clone(), &health).await?;
         let mut background = JoinSet::new();
         background.spawn(keep_ticking(Arc::clone(&metrics), Arc::clone(&log_observer)));
         background.spawn(keep_up(exposition));
@@ -296,8 +329,9 @@ impl<H: Handler> App<H> {
             vec![metrics, log_observer, Arc::<Health>::clone(&health)];
         observers.extend(self.observers);
         let observer: Arc<dyn Observer> = Arc::new(Observers::new(observers));
-        let source = KafkaSource::new(parts.client, parts.source, &worker);
-        let sink_ids: Vec<_> = sinks.iter().map(|sink| sink.id().clone()).collect();
+        let source = KafkaSource::new(parts.client, parts.source, &info.worker_id);
+        let connected = sinks.iter().chain([&parts.dead_letters]);
+        let connected: Vec<_> = connected.map(|sink| sink.id().clone()).collect();
         let engine_parts = EngineParts {
             handler: Arc::clone(&self.handler),
             source: Arc::new(source),
@@ -309,20 +343,14 @@ impl<H: Handler> App<H> {
             clients: self.clients,
             config: parts.engine,
         };
-        tokio::pin!(shutdown);
-        let connecting = Engine::connect_with_clock(engine_parts, Arc::clone(&clock));
-        let engine = tokio::select! {
-            // A connection that is there is used, if only to close it in order.
-            biased;
-            engine = connecting => engine?,
-            () = &mut shutdown => {
-                tracing::info!(category = "lifecycle", "drakkar_stopped");
-                return Ok(());
-            }
+        let shutdown = async {
+            shutdown.await;
+            health.stopping();
+            tracing::info!(category = "lifecycle", "drakkar_shutting_down");
         };
-        for sink in &sink_ids {
-            health.set_sink(sink, true);
-        }
+        tokio::pin!(shutdown);
+        let connecting = Engine::connect_until(engine_parts, Arc::clone(&clock), shutdown.as_mut());
+        let Some(engine) = connecting.await? else { return Ok(()) };
         let context = engine.context().scoped(ContextScope::default());
         let mut periodic = JoinSet::new();
         for make in self.periodic {
@@ -332,30 +360,26 @@ impl<H: Handler> App<H> {
         }
         let shutdown = async {
             shutdown.await;
-            health.stopping();
-            tracing::info!(category = "lifecycle", "drakkar_shutting_down");
             periodic.abort_all();
         };
-        let aligned = align::wait(&config, clock.as_ref());
+        let aligned = align::wait(config, clock.as_ref());
         let result = engine.run(aligned, shutdown).await;
-        for sink in &sink_ids {
+        for sink in &connected {
             health.set_sink(sink, false);
         }
         if let Some(server) = server {
             server.close().await;
         }
         background.abort_all();
-        result?;
-        tracing::info!(category = "lifecycle", "drakkar_stopped");
-        Ok(())
+        result.map_err(Error::from)
     }
 }
 
-fn load(source: ConfigSource) -> Result<Config, ConfigError> {
+fn load(source: ConfigSource) -> Result<Draft, ConfigError> {
     match source {
-        ConfigSource::Environment => Config::load(None),
-        ConfigSource::File(path) => Config::load(Some(&path)),
-        ConfigSource::Given(config) => Ok(*config),
+        ConfigSource::Environment => Config::draft(None),
+        ConfigSource::File(path) => Config::draft(Some(&path)),
+        ConfigSource::Given(config) => Ok(Draft::from_program(*config)),
     }
 }
 
@@ -365,6 +389,12 @@ fn tell_start(config: &Config, worker: &WorkerId) {
     for warning in config.warnings() {
         tracing::warn!(category = "lifecycle", warning, "config_warning");
     }
+}
+
+fn tell_sinks(sinks: &[AnySink]) {
+    let names: Vec<_> = sinks.iter().map(|sink| sink.id().to_string()).collect();
+    let sinks = names.join(" ");
+    tracing::info!(category = "sink", sinks, "sinks_configured");
 }
 
 /// Starts the server of metrics and health, if the configuration wants it.

@@ -61,11 +61,15 @@ impl Error {
         match &self.kind {
             ErrorKind::Config(_) => 2,
             ErrorKind::Start { .. } => 3,
-            ErrorKind::Engine(error) => match error.kind() {
-                EngineErrorKind::SourceEnded(_) => 4,
-                _ => 3,
-            },
+            ErrorKind::Engine(error) => exit_code_of_engine(error.kind()),
         }
+    }
+}
+
+fn exit_code_of_engine(kind: &EngineErrorKind) -> u8 {
+    match kind {
+        EngineErrorKind::SourceEnded(_) => 4,
+        _ => 3,
     }
 }
 
@@ -104,5 +108,32 @@ impl std::error::Error for Error {
 impl From<EngineError> for Error {
     fn from(error: EngineError) -> Self {
         Self::new(ErrorKind::Engine(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use drakkar_api::{SinkError, SinkErrorKind, SinkId, SinkKind, SourceError, SourceErrorKind};
+
+    #[test]
+    fn every_kind_has_the_exit_code_of_the_table() {
+        let check = |error: Error, code: u8| assert_eq!(error.exit_code(), code, "{error:?}");
+        let config = Config::from_yaml_str("kafka: {brokerz: x}", []).expect_err("unknown");
+        check(config.into(), 2);
+        check(Error::hook("on_startup", "no".into()), 3);
+        check(Error::start("metrics", std::io::Error::other("taken")), 3);
+        check(Error::io("failed to listen for signals", std::io::Error::other("no")), 3);
+        let check = |kind, code| assert_eq!(exit_code_of_engine(&kind), code, "{kind:?}");
+        let sink = SinkId::new(SinkKind::Kafka, "out");
+        let error = SinkError::permanent(SinkErrorKind::Connection, "refused");
+        let source = SourceError::new(SourceErrorKind::Unreachable, "no broker");
+        check(EngineErrorKind::NoSinks, 3);
+        check(EngineErrorKind::DuplicateSink(sink.clone()), 3);
+        check(EngineErrorKind::Connect { sink, error }, 3);
+        check(EngineErrorKind::OnReady("boom".to_owned()), 3);
+        check(EngineErrorKind::Source(source.clone()), 3);
+        check(EngineErrorKind::SourceEnded(source), 4);
     }
 }

@@ -57,6 +57,11 @@ impl Emergency {
         *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(pool);
     }
 
+    /// Writes out the log of a run that has ended.
+    pub(crate) fn write_out_log(&self) {
+        drop(self.log.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
     /// Kills the children, writes out the log, and ends the process.
     pub(crate) async fn leave(&self) -> ! {
         tracing::warn!(category = "lifecycle", "second_signal_leaving_at_once");

@@ -93,6 +93,7 @@ impl Observer for Health {
     fn observe(&self, event: &Event<'_>) {
         match event {
             Event::Polled => self.polled(),
+            Event::SinkConnected { sink } => self.set_sink(sink, true),
             Event::PartitionFailed { partition, reason } => {
                 self.lock().failed.insert((*partition).clone(), (*reason).to_owned());
             }

@@ -2,7 +2,7 @@
 
 use super::environment::{Environment, overrides};
 use super::error::ConfigError;
-use super::settings::Config;
+use super::settings::{Config, Draft};
 use super::tables::schema;
 use super::yaml::{Entries, parse};
 use config::{Map, Source, Value, ValueKind};
@@ -19,6 +19,16 @@ impl Config {
     ///
     /// When the file cannot be read, and for everything that is wrong with the settings, all at once.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::draft(path)?.accept()
+    }
+
+    /// The same as far as it goes: what is wrong with the settings is kept beside them, so that the
+    /// parts can add what they find.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or is not YAML.
+    pub(crate) fn draft(path: Option<&Path>) -> Result<Draft, ConfigError> {
         load_from(path, Environment::of_process())
     }
 
@@ -43,6 +53,14 @@ impl Config {
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
+        Self::draft_from_yaml_str(text, environment)?.accept()
+    }
+
+    /// As [`Config::draft`], from a text.
+    pub(crate) fn draft_from_yaml_str(
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Draft, ConfigError> {
         read(text, None, environment.into_iter().collect())
     }
 }
@@ -51,7 +69,7 @@ impl Config {
 pub(super) fn load_from(
     path: Option<&Path>,
     environment: Environment,
-) -> Result<Config, ConfigError> {
+) -> Result<Draft, ConfigError> {
     let file = match path {
         Some(path) => Some(path.to_owned()),
         None => environment.get("DRAKKAR_CONFIG").map(PathBuf::from),
@@ -66,10 +84,10 @@ pub(super) fn load_from(
     read(&text, Some(&path), environment)
 }
 
-fn read(text: &str, path: Option<&Path>, environment: Environment) -> Result<Config, ConfigError> {
+fn read(text: &str, path: Option<&Path>, environment: Environment) -> Result<Draft, ConfigError> {
     let file = parse(text).map_err(|reason| ConfigError::from_syntax(path, reason))?;
     let (variables, problems) = overrides(&environment, schema(), &file);
-    Config::new(merge(file, variables), environment, path, problems)
+    Ok(Draft::new(merge(file, variables), environment, path, problems))
 }
 
 /// Lays the variables over the file: tables merge, everything else is replaced.
@@ -105,7 +123,8 @@ impl Source for Layer {
 impl Default for Config {
     /// The configuration without a file and without an environment.
     fn default() -> Self {
-        Self::new(Entries::new(), Environment::default(), None, Problems::new())
+        Draft::new(Entries::new(), Environment::default(), None, Problems::new())
+            .accept()
             .expect("a test checks that the defaults are valid")
     }
 }

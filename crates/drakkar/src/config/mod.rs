@@ -26,4 +26,5 @@ mod yaml;
 
 pub use error::{ConfigError, ConfigErrorKind};
 pub use reference::reference_markdown;
+pub(crate) use settings::Draft;
 pub use settings::{Config, DlqSettings, LogFormat, LogLevel, LogSettings, MetricsSettings};

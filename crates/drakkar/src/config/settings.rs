@@ -7,6 +7,7 @@ use super::tables::{SINK_TYPES, schema};
 use super::walk::{check_root, check_value};
 use super::yaml::{Entries, emit, from_json, put};
 use super::{compiled, contradictions, mask, summary};
+use crate::logging;
 use config::ValueKind;
 use drakkar_api::{Field, Problems};
 use drakkar_core::SendFailurePolicy;
@@ -40,23 +41,50 @@ impl fmt::Debug for Config {
     }
 }
 
-impl Config {
+/// A configuration as far as it could be read, and everything that is wrong with it. Settings with a
+/// problem are missing.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) config: Config,
+    pub(crate) problems: Problems,
+}
+
+impl Draft {
     /// Checks merged settings; `problems` are those of reading the layers.
     pub(super) fn new(
         written: Entries,
         environment: Environment,
         file: Option<&Path>,
         mut problems: Problems,
-    ) -> Result<Self, ConfigError> {
+    ) -> Self {
         let (checked, found) = check_root(schema(), &written);
         problems.extend(found);
-        check_together(&checked, &mut problems);
-        problems.into_result(()).map_err(|all| ConfigError::from_problems(file, all))?;
         let random = RandomState::new().build_hasher().finish();
         let nameless = format!("drakkar-{:08x}", random >> 32);
-        Ok(Self { written, checked, environment, file: file.map(Path::to_owned), nameless })
+        let file = file.map(Path::to_owned);
+        let config = Config { written, checked, environment, file, nameless };
+        config.check_together(&mut problems);
+        Self { config, problems }
     }
 
+    /// Takes a configuration that the program made; its settings may contradict each other.
+    pub(crate) fn from_program(config: Config) -> Self {
+        let mut problems = Problems::new();
+        config.check_together(&mut problems);
+        Self { config, problems }
+    }
+
+    /// Answers the configuration if nothing is wrong with it.
+    pub(crate) fn accept(self) -> Result<Config, ConfigError> {
+        let Self { config, problems } = self;
+        match problems.into_result(()) {
+            Ok(()) => Ok(config),
+            Err(all) => Err(ConfigError::from_problems(config.file(), all)),
+        }
+    }
+}
+
+impl Config {
     /// Returns the file that was read.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
@@ -112,10 +140,11 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Every contradiction, and every sink whose type is not compiled in.
+    /// Every contradiction, every sink whose type is not compiled in, and a filter of the log that is
+    /// not valid.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let mut problems = Problems::new();
-        check_together(&self.checked, &mut problems);
+        self.check_together(&mut problems);
         problems.into_result(()).map_err(|all| ConfigError::from_problems(self.file(), all))
     }
 
@@ -125,14 +154,40 @@ impl Config {
     ///
     /// When there is none.
     pub fn require_sinks(&self) -> Result<(), ConfigError> {
-        if self.sinks().next().is_some() {
-            return Ok(());
-        }
         let mut problems = Problems::new();
-        let message = "no sinks configured; add one, such as sinks: {kafka: {results: {topic: \
-                       results}}}";
-        problems.push("sinks", message);
-        Err(ConfigError::from_problems(self.file(), problems))
+        self.check_sinks(&mut problems);
+        problems.into_result(()).map_err(|all| ConfigError::from_problems(self.file(), all))
+    }
+
+    /// Notes that there is no sink. A sink whose settings are wrong is one, too.
+    pub(crate) fn check_sinks(&self, problems: &mut Problems) {
+        let is_about_sinks = |path: &str| path == "sinks" || path.starts_with("sinks.");
+        let is_doubtful = problems.iter().any(|problem| is_about_sinks(&problem.path));
+        if self.sinks().next().is_none() && !is_doubtful {
+            let message = "no sinks configured; add one, such as sinks: {kafka: {results: {topic: \
+                           results}}}";
+            problems.push("sinks", message);
+        }
+    }
+
+    /// Notes what does not fit together, what this build cannot do, and a bad filter of the log.
+    pub(crate) fn check_together(&self, problems: &mut Problems) {
+        contradictions::check(&self.checked, problems);
+        if let Some(Value::Object(sinks)) = self.checked.get("sinks") {
+            compiled::check_sinks(sinks, problems);
+        }
+        if let Some((variable, filter)) = self.log_filter()
+            && let Err(message) = logging::check_filter(filter)
+        {
+            problems.push(variable, message);
+        }
+    }
+
+    /// Returns the filter of the log that the environment asks for, and the variable's name.
+    fn log_filter(&self) -> Option<(&'static str, &str)> {
+        ["DRAKKAR_LOG", "RUST_LOG"]
+            .into_iter()
+            .find_map(|variable| Some((variable, self.environment.get(variable)?)))
     }
 
     /// Returns what deserves a look but does not stop the worker, one sentence each.
@@ -207,6 +262,11 @@ impl Config {
         self.get(path).unwrap_or_else(|| panic!("there is no section \"{path}\""))
     }
 
+    /// Returns a whole section, or null when it could not be read.
+    pub(crate) fn as_read(&self, path: &str) -> &Value {
+        self.get(path).unwrap_or(&Value::Null)
+    }
+
     /// Returns the type and name of every sink, types in the order of the original, names in
     /// alphabetical order.
     pub fn sinks(&self) -> impl Iterator<Item = (&'static str, &str)> {
@@ -230,8 +290,8 @@ impl Config {
     /// cluster only: a destination with brokers of its own takes over neither `security` nor
     /// `client_config`.
     pub fn kafka_client(&self, path: &str) -> Value {
-        let kafka = self.section("kafka");
-        let settings = self.section(path);
+        let kafka = self.as_read("kafka");
+        let settings = self.as_read(path);
         let brokers = text(settings, "brokers");
         let same_cluster = brokers.is_empty() || brokers == text(kafka, "brokers");
         let client = drakkar_kafka::FIELDS.iter().filter_map(|field| {
@@ -245,9 +305,9 @@ impl Config {
 
     /// Returns the settings of the dead letters.
     pub fn dlq(&self) -> DlqSettings {
-        let settings = self.section("dlq");
+        let settings = self.as_read("dlq");
         let topic = match text(settings, "topic") {
-            "" => format!("{}_dlq", text(self.section("kafka"), "source_topic")),
+            "" => format!("{}_dlq", text(self.as_read("kafka"), "source_topic")),
             topic => topic.to_owned(),
         };
         let on_send_failure = match text(settings, "on_send_failure") {
@@ -278,10 +338,7 @@ impl Config {
                 _ => LogFormat::Json,
             },
             output: text(settings, "output").to_owned(),
-            filter: ["DRAKKAR_LOG", "RUST_LOG"]
-                .into_iter()
-                .find_map(|variable| self.environment.get(variable))
-                .map(str::to_owned),
+            filter: self.log_filter().map(|(_, filter)| filter.to_owned()),
         }
     }
 
@@ -307,13 +364,6 @@ impl Config {
     /// Returns all settings as YAML, with every secret replaced by `***`.
     pub fn redacted_yaml(&self) -> String {
         emit(&mask::masked_table(schema(), &self.checked))
-    }
-}
-
-fn check_together(checked: &Map<String, Value>, problems: &mut Problems) {
-    contradictions::check(checked, problems);
-    if let Some(Value::Object(sinks)) = checked.get("sinks") {
-        compiled::check_sinks(sinks, problems);
     }
 }
 

@@ -574,7 +574,8 @@ fn files_that_cannot_be_used_are_named() {
         ("DRAKKAR_KAFKA__CONSUMER_GROUP", "of-the-environment"),
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let config = load_from(None, variables.into_iter().collect()).expect("valid");
+    let config = load_from(None, variables.into_iter().collect()).expect("read");
+    let config = config.accept().expect("valid");
     assert_eq!(config.file(), Some(path.as_path()));
     assert_eq!(config.get("kafka.source_topic"), Some(&json!("of-the-file")));
     assert_eq!(config.get("kafka.consumer_group"), Some(&json!("of-the-environment")));

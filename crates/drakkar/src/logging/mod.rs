@@ -13,5 +13,5 @@ mod writer;
 pub(crate) use line::LineIdentity;
 #[cfg(test)]
 pub(crate) use setup::capture;
-pub(crate) use setup::{LogGuard, init};
+pub(crate) use setup::{LogGuard, check_filter, init};
 pub(crate) use writer::dropped_lines;

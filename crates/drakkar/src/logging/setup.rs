@@ -36,13 +36,8 @@ pub(crate) enum LogError {
     #[error("logging.output: {0}")]
     Output(String),
     /// `DRAKKAR_LOG` or `RUST_LOG`
-    #[error("the filter \"{filter}\" in DRAKKAR_LOG or RUST_LOG is not valid: {reason}")]
-    Filter {
-        /// The filter.
-        filter: String,
-        /// Why.
-        reason: String,
-    },
+    #[error("DRAKKAR_LOG or RUST_LOG: {0}")]
+    Filter(String),
 }
 
 /// Writes out what is queued when it is dropped, waiting 2 s at most.
@@ -104,8 +99,24 @@ fn filter(settings: &LogSettings) -> Result<EnvFilter, LogError> {
         };
         return Ok(EnvFilter::default().add_directive(level.into()));
     };
-    EnvFilter::try_new(filter)
-        .map_err(|error| LogError::Filter { filter: filter.clone(), reason: error.to_string() })
+    parse_filter(filter).map_err(LogError::Filter)
+}
+
+/// Checks a filter of the environment.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn check_filter(filter: &str) -> Result<(), String> {
+    parse_filter(filter).map(drop)
+}
+
+fn parse_filter(filter: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(filter).map_err(|error| {
+        format!(
+            "\"{filter}\" is no filter of the log ({error}); write for example drakkar=debug,info"
+        )
+    })
 }
 
 /// Runs `log` and answers the lines that it wrote.
@@ -122,13 +133,14 @@ mod tests {
 
     #[test]
     fn filters_of_the_environment_are_checked() {
-        let settings = |filter: &str| {
+        let load = |filter: &str| {
             let variable = ("DRAKKAR_LOG".to_owned(), filter.to_owned());
-            Config::from_yaml_str("", [variable]).expect("valid").logging()
+            Config::from_yaml_str("", [variable])
         };
-        assert!(filter(&settings("drakkar=debug,info")).is_ok());
-        let error = filter(&settings("drakkar=loud")).expect_err("not valid");
-        assert!(error.to_string().contains("drakkar=loud"), "{error}");
+        let config = load("drakkar=debug,info").expect("valid");
+        assert!(filter(&config.logging()).is_ok());
+        let error = load("drakkar=loud").expect_err("not valid").to_string();
+        assert!(error.contains("DRAKKAR_LOG: \"drakkar=loud\""), "{error}");
     }
 
     #[test]

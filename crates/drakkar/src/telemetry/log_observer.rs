@@ -347,6 +347,16 @@ impl LogObserver {
 
     fn tell_delivery(&self, event: &Event<'_>) {
         match event {
+            Event::SinkConnected { sink } => {
+                line!(
+                    self,
+                    INFO,
+                    "sink",
+                    "sink_connected",
+                    sink_type = sink.kind().as_str(),
+                    sink_name = sink.name(),
+                );
+            }
             Event::Delivered { sink, payloads, duration } => {
                 line!(
                     self,
@@ -437,7 +447,8 @@ impl Observer for LogObserver {
             | Event::MessageFinished { .. }
             | Event::WindowFinished { .. }
             | Event::PeriodicRun { .. } => self.tell_handler(event),
-            Event::Delivered { .. }
+            Event::SinkConnected { .. }
+            | Event::Delivered { .. }
             | Event::DeliveryFailed { .. }
             | Event::DeliveryRetried { .. }
             | Event::DeliverySkipped { .. }

@@ -58,6 +58,7 @@ fn emit_all(observe: &dyn Fn(&Event<'_>)) {
     let path = TaskPath { partition, window, task, attempt: 1 };
     let error = &SinkError::temporary(SinkErrorKind::Timeout, "too slow");
     let trouble = &SourceError::new(SourceErrorKind::Unreachable, "no broker");
+    observe(&Event::SinkConnected { sink });
     observe(&Event::Rebalance { kind: "assign", partitions: 2, assigned: 2 });
     observe(&Event::Assigned { partition });
     observe(&Event::Assigned { partition: gone });
@@ -319,6 +320,7 @@ fn every_event_is_told_under_its_name() {
         });
         assert!(hit, "{level} {category} {event} with {field} is not among {lines:#?}");
     };
+    expect("info", "sink", "sink_connected", "sink_name");
     expect("info", "kafka", "partitions_assigned", "assigned");
     expect("info", "kafka", "partitions_revoked", "partitions");
     expect("info", "partition", "partition_processor_started", "topic");
