@@ -265,6 +265,7 @@ mod tests {
         assert_eq!(blamed(text, &[("DRAKKAR_LOG", "drakkar=loud")]), expect);
     }
 
+    #[cfg(all(feature = "sink-kafka", feature = "sink-file"))]
     #[test]
     fn a_setting_is_blamed_once() {
         let check = |text: &str, expect: &[&str]| assert_eq!(blamed(text, &[]), expect, "{text}");
@@ -289,6 +290,7 @@ mod tests {
         );
     }
 
+    #[cfg(all(feature = "sink-kafka", feature = "sink-file"))]
     #[test]
     fn what_could_not_be_read_is_left_alone() {
         let check = |text: &str, expect: &[&str]| assert_eq!(blamed(text, &[]), expect, "{text}");

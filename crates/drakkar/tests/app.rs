@@ -244,6 +244,7 @@ async fn a_busy_port_is_a_failed_start() {
     drop(taken);
 }
 
+#[cfg(feature = "sink-kafka")]
 #[tokio::test]
 async fn the_program_may_change_the_configuration_and_it_is_checked_again() {
     let world = World::start();
