@@ -257,6 +257,28 @@ pub enum SpawnErrorKind {
     System,
 }
 
+impl SpawnErrorKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [
+        Self::NoBinary,
+        Self::NotFound,
+        Self::PermissionDenied,
+        Self::InvalidArgument,
+        Self::System,
+    ];
+
+    /// Returns the word for metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoBinary => "no_binary",
+            Self::NotFound => "not_found",
+            Self::PermissionDenied => "permission_denied",
+            Self::InvalidArgument => "invalid_argument",
+            Self::System => "system",
+        }
+    }
+}
+
 /// One captured stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Captured {
