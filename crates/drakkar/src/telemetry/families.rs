@@ -103,6 +103,7 @@ pub(super) const BATCH_DURATION: &str = "drakkar_batch_duration_seconds";
 pub(super) const MESSAGE_DURATION: &str = "drakkar_message_duration_seconds";
 pub(super) const MESSAGES_FINISHED: &str = "drakkar_messages_finished_total";
 pub(super) const PARSE_FAILURES: &str = "drakkar_parse_failures_total";
+pub(super) const TOMBSTONES: &str = "drakkar_tombstones_total";
 pub(super) const BACKPRESSURE: &str = "drakkar_backpressure_active";
 pub(super) const ASSIGNED: &str = "drakkar_assigned_partitions";
 pub(super) const REBALANCES: &str = "drakkar_rebalance_events_total";
@@ -163,6 +164,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     family(COMMIT_FAILURES, Counter, &[], Recorder, "Failed commits."),
     family(PARSE_FAILURES, Counter, &[], Recorder, "Messages whose value could not be decoded."),
+    family(TOMBSTONES, Counter, &[], Recorder, "Messages without a value, which are no failure."),
     family(
         MESSAGES_FINISHED,
         Counter,

@@ -267,6 +267,16 @@ impl LogObserver {
                     error = error.reason()
                 );
             }
+            Event::Tombstone { partition, offset } => {
+                line!(
+                    self,
+                    DEBUG,
+                    "handler",
+                    "tombstone_received",
+                    partition = partition.partition(),
+                    offset = offset.get()
+                );
+            }
             Event::HookFailed { hook, partition, window, offset, task, error, panicked } => {
                 let partition = partition.map(PartitionId::partition);
                 let (window_id, offset) = (window.map(|id| id.get()), offset.map(|at| at.get()));
@@ -466,6 +476,7 @@ impl Observer for LogObserver {
             | Event::TaskSkipped { .. }
             | Event::TaskReplaced { .. } => self.tell_task(event),
             Event::ParseFailed { .. }
+            | Event::Tombstone { .. }
             | Event::HookFailed { .. }
             | Event::Arranged { .. }
             | Event::MessageFinished { .. }

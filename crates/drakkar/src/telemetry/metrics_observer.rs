@@ -193,6 +193,7 @@ impl Observer for MetricsObserver {
                 handles.assigned.set(count(*assigned));
             }
             Event::ParseFailed { .. } => handles.parse_failures.increment(1),
+            Event::Tombstone { .. } => handles.tombstones.increment(1),
             Event::HookFinished { hook, duration } => {
                 if let Some(histogram) = handles.hook_durations.get(hook.as_str()) {
                     histogram.record(*duration);
@@ -276,6 +277,7 @@ struct Handles {
     message_duration: Histogram,
     messages_finished: ByLabel<Counter>,
     parse_failures: Counter,
+    tombstones: Counter,
     backpressure: Gauge,
     assigned: Gauge,
     rebalances: ByLabel<Counter>,
@@ -351,6 +353,7 @@ impl Handles {
                 &ENDS.map(MessageEnd::as_str),
             ),
             parse_failures: counter(names::PARSE_FAILURES, &[]),
+            tombstones: counter(names::TOMBSTONES, &[]),
             backpressure: gauge(names::BACKPRESSURE),
             assigned: gauge(names::ASSIGNED),
             rebalances: counters(names::REBALANCES, "type", &["assign", "revoke", "lost"]),

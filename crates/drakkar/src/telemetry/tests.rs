@@ -67,6 +67,7 @@ fn emit_all(observe: &dyn Fn(&Event<'_>)) {
     observe(&Event::Depth { partition, queued: 2, uncommitted: 5 });
     let decode = &DecodeError::new("not JSON");
     observe(&Event::ParseFailed { partition, offset, error: decode, policy: "pass" });
+    observe(&Event::Tombstone { partition, offset });
     observe(&Event::Arranged { partition, window, messages: 3, tasks: 3 });
     observe(&Event::HookFinished { hook: Hook::Arrange, duration: SECOND });
     for hook in [Hook::TaskPriority, Hook::OnMessageComplete, Hook::OnError] {
@@ -154,6 +155,7 @@ fn every_event_is_counted() {
         "drakkar_offsets_committed_total{partition=\"3\"} 1",
         "drakkar_commit_failures_total 1",
         "drakkar_parse_failures_total 1",
+        "drakkar_tombstones_total 1",
         "drakkar_messages_finished_total{end=\"completed\"} 1",
         "drakkar_messages_finished_total{end=\"dropped\"} 1",
         "drakkar_messages_finished_total{end=\"skipped\"} 0",
@@ -355,6 +357,7 @@ fn every_event_is_told_under_its_name() {
     expect("info", "partition", "partition_processor_started", "topic");
     expect("info", "partition", "partition_processor_stopped", "given_back");
     expect("warning", "handler", "message_parse_failed", "policy");
+    expect("debug", "handler", "tombstone_received", "offset");
     expect("debug", "handler", "window_arranged", "tasks");
     expect("error", "handler", "priority_fn_failed", "error");
     expect("error", "handler", "on_message_complete_failed", "offset");
