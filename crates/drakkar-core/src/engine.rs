@@ -12,7 +12,7 @@ use crate::delivery::{LaneHandle, LaneMail, LanePolicy, Router, spawn_lane};
 use crate::driver::{COMMIT_GRACE, DrainTicket, Mail, arrived_load, spawn_partition};
 use crate::erased::AnySink;
 use crate::error::{EngineError, EngineErrorKind};
-use crate::hooks::run_worker_hook;
+use crate::hooks::{run_worker_hook, worker_span};
 use crate::partition::{HookPresence, Input};
 use crate::shared::{Partitions, Shared, SharedParts};
 use drakkar_api::{
@@ -147,8 +147,9 @@ impl Engine {
             partitions,
         }));
         let engine = Self { shared, polled: Arc::default() };
+        let span = worker_span(Hook::OnReady, &[]);
         let ready = Arc::clone(&engine.shared.handler).on_ready(engine.shared.context.clone());
-        if let Err(failure) = run_worker_hook(&engine.shared, Hook::OnReady, ready).await {
+        if let Err(failure) = run_worker_hook(&engine.shared, Hook::OnReady, &span, ready).await {
             engine.close_parts().await;
             return Err(EngineError::new(EngineErrorKind::OnReady(failure.error)));
         }
@@ -392,9 +393,10 @@ fn spawn_revoke_hook(shared: &Arc<Shared>, epochs: &[Epoch]) {
     }
     let call = Arc::clone(shared);
     shared.spawn_worker_hook(async move {
+        let span = worker_span(Hook::OnRevoke, &ids);
         let future = Arc::clone(&call.handler).on_revoke(ids, call.context.clone());
         // A failure is reported where it is caught; a rebalance goes on regardless.
-        drop(run_worker_hook(&call, Hook::OnRevoke, future).await);
+        drop(run_worker_hook(&call, Hook::OnRevoke, &span, future).await);
     });
 }
 
@@ -438,9 +440,10 @@ impl SourceEvents for Events {
         }
         let shared = Arc::clone(&self.shared);
         self.shared.spawn_worker_hook(async move {
+            let span = worker_span(Hook::OnAssign, &ids);
             let future = Arc::clone(&shared.handler).on_assign(ids, shared.context.clone());
             // A failure is reported where it is caught; the partitions are ours regardless.
-            drop(run_worker_hook(&shared, Hook::OnAssign, future).await);
+            drop(run_worker_hook(&shared, Hook::OnAssign, &span, future).await);
         });
     }
 
