@@ -69,6 +69,13 @@ pub enum Event<'a> {
         /// What follows: `pass`, `dead_letter` or `skip`.
         policy: &'static str,
     },
+    /// A message without a value was taken into a window; once per message.
+    Tombstone {
+        /// The partition.
+        partition: &'a PartitionId,
+        /// The message.
+        offset: Offset,
+    },
     /// A window was arranged.
     Arranged {
         /// The partition.

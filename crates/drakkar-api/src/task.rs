@@ -257,6 +257,28 @@ pub enum SpawnErrorKind {
     System,
 }
 
+impl SpawnErrorKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [
+        Self::NoBinary,
+        Self::NotFound,
+        Self::PermissionDenied,
+        Self::InvalidArgument,
+        Self::System,
+    ];
+
+    /// Returns the word for metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoBinary => "no_binary",
+            Self::NotFound => "not_found",
+            Self::PermissionDenied => "permission_denied",
+            Self::InvalidArgument => "invalid_argument",
+            Self::System => "system",
+        }
+    }
+}
+
 /// One captured stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Captured {
@@ -318,6 +340,10 @@ pub struct Execution {
     /// Whether the leader had ended while others of its group were still there and had to be killed.
     /// One that was just ending by itself may count.
     pub leftovers_killed: bool,
+    /// Whether the program closed its standard input, or ended, before all of it was written: not to
+    /// read one's input is no error. What fits into the pipe counts as written, and so does
+    /// everything once the pool has begun to end the program.
+    pub stdin_closed_early: bool,
     /// Whether this was a precomputed result.
     pub precomputed: bool,
 }
@@ -335,6 +361,7 @@ impl Execution {
             duration: Duration::ZERO,
             usage: None,
             leftovers_killed: false,
+            stdin_closed_early: false,
             precomputed: false,
         }
     }

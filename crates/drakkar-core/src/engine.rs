@@ -12,7 +12,7 @@ use crate::delivery::{LaneHandle, LaneMail, LanePolicy, Router, spawn_lane};
 use crate::driver::{COMMIT_GRACE, DrainTicket, Mail, arrived_load, spawn_partition};
 use crate::erased::AnySink;
 use crate::error::{EngineError, EngineErrorKind};
-use crate::hooks::run_worker_hook;
+use crate::hooks::{run_worker_hook, worker_span};
 use crate::partition::{HookPresence, Input};
 use crate::shared::{Partitions, Shared, SharedParts};
 use drakkar_api::{
@@ -166,11 +166,12 @@ impl Engine {
             partitions,
         }));
         let engine = Self { shared, polled: Arc::default() };
+        let span = worker_span(Hook::OnReady, &[]);
         let ready = Arc::clone(&engine.shared.handler).on_ready(engine.shared.context.clone());
         let ready = tokio::select! {
             // A hook that has returned is heard.
             biased;
-            ready = run_worker_hook(&engine.shared, Hook::OnReady, ready) => Some(ready),
+            ready = run_worker_hook(&engine.shared, Hook::OnReady, &span, ready) => Some(ready),
             () = &mut shutdown => None,
         };
         match ready {
@@ -445,9 +446,10 @@ fn spawn_revoke_hook(shared: &Arc<Shared>, epochs: &[Epoch]) {
     }
     let call = Arc::clone(shared);
     shared.spawn_worker_hook(async move {
+        let span = worker_span(Hook::OnRevoke, &ids);
         let future = Arc::clone(&call.handler).on_revoke(ids, call.context.clone());
         // A failure is reported where it is caught; a rebalance goes on regardless.
-        drop(run_worker_hook(&call, Hook::OnRevoke, future).await);
+        drop(run_worker_hook(&call, Hook::OnRevoke, &span, future).await);
     });
 }
 
@@ -491,9 +493,10 @@ impl SourceEvents for Events {
         }
         let shared = Arc::clone(&self.shared);
         self.shared.spawn_worker_hook(async move {
+            let span = worker_span(Hook::OnAssign, &ids);
             let future = Arc::clone(&shared.handler).on_assign(ids, shared.context.clone());
             // A failure is reported where it is caught; the partitions are ours regardless.
-            drop(run_worker_hook(&shared, Hook::OnAssign, future).await);
+            drop(run_worker_hook(&shared, Hook::OnAssign, &span, future).await);
         });
     }
 

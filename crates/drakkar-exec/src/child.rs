@@ -49,6 +49,10 @@ pub(crate) struct Supervisor {
 struct Child<'a> {
     leader: Leader<'a>,
     stdin: Option<Feed>,
+    /// Whether it closed its input, or ended, before all was written and before we began to end it.
+    stdin_closed_early: bool,
+    /// Whether we have begun to end it.
+    signalled: bool,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
 }
@@ -66,6 +70,7 @@ struct Ending {
     end: Option<End>,
     usage: Option<ResourceUsage>,
     leftovers: bool,
+    stdin_closed_early: bool,
 }
 
 impl Supervisor {
@@ -97,6 +102,7 @@ impl Supervisor {
             duration: ending.at - begun,
             usage: ending.usage,
             leftovers_killed: ending.leftovers,
+            stdin_closed_early: ending.stdin_closed_early,
             precomputed: false,
         }
     }
@@ -122,13 +128,13 @@ impl Supervisor {
             match course.next(now, facts) {
                 Step::Wait(until) => self.wait(&mut child, now, until, bell),
                 Step::Terminate => {
-                    child.leader.signal(Signal::TERM);
+                    child.signal(Signal::TERM);
                     // A stopped process would not hear it.
-                    child.leader.signal(Signal::CONT);
+                    child.signal(Signal::CONT);
                 }
                 Step::Kill => {
                     peak = peak.max(peak_of(child.leader.pid()));
-                    child.leader.signal(Signal::KILL);
+                    child.signal(Signal::KILL);
                 }
                 Step::Settle => {
                     return self.settle(child, &course, ended.unwrap_or(now), peak);
@@ -156,7 +162,7 @@ impl Supervisor {
             child.leader.look(now);
         }
         if child.leader.end().is_some() {
-            child.stdin = None;
+            child.close_stdin();
         }
     }
 
@@ -169,6 +175,7 @@ impl Supervisor {
     ) -> Ending {
         self.sweep(&child);
         let end = child.leader.end();
+        let stdin_closed_early = child.stdin_closed_early;
         let settled = child.leader.settle();
         let usage = settled.accounts.map(|accounts| ResourceUsage {
             user: accounts.user,
@@ -177,7 +184,7 @@ impl Supervisor {
         });
         // What dies of the same SIGKILL as its leader is no leftover.
         let leftovers = settled.leftovers && !course.was_killed();
-        Ending { at, forced: course.forced(), end, usage, leftovers }
+        Ending { at, forced: course.forced(), end, usage, leftovers, stdin_closed_early }
     }
 
     /// Leaves a process to the reaper that does not die of SIGKILL: one in uninterruptible I/O, or
@@ -186,7 +193,14 @@ impl Supervisor {
         let pid = child.leader.pid().as_raw_pid();
         tracing::warn!(pid, "a process does not die of SIGKILL; it is reaped when it ends");
         self.sweep(&child);
-        Ending { at, forced: course.forced(), end: None, usage: None, leftovers: false }
+        Ending {
+            at,
+            forced: course.forced(),
+            end: None,
+            usage: None,
+            leftovers: false,
+            stdin_closed_early: child.stdin_closed_early,
+        }
     }
 
     /// Takes what others of the group have written and we have not read.
@@ -218,6 +232,8 @@ impl<'a> Child<'a> {
             stdin: spawned
                 .stdin
                 .map(|pipe| Feed { pipe, rest: task.stdin.clone().unwrap_or_default() }),
+            stdin_closed_early: false,
+            signalled: false,
             stdout: Some(spawned.stdout),
             stderr: Some(spawned.stderr),
         };
@@ -248,11 +264,22 @@ impl<'a> Child<'a> {
         match written {
             Ok(count) => feed.rest.advance(count),
             Err(Errno::AGAIN | Errno::INTR) => return,
-            Err(_) => feed.rest.clear(),
+            Err(_) => return self.close_stdin(),
         }
         if feed.rest.is_empty() {
-            self.stdin = None;
+            self.close_stdin();
         }
+    }
+
+    /// Closes the pipe, and notes whether that is before all was written.
+    fn close_stdin(&mut self) {
+        let cut_off = self.stdin.take().is_some_and(|feed| !feed.rest.is_empty());
+        self.stdin_closed_early |= cut_off && !self.signalled;
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        self.signalled = true;
+        self.leader.signal(signal);
     }
 
     /// Waits until there is something to do, at most for `pause`.

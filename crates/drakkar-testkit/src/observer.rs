@@ -86,6 +86,7 @@ fn record(event: &Event<'_>) -> Recorded {
             recorded.partition = Some((*partition).clone());
         }
         Event::ParseFailed { partition, offset, .. }
+        | Event::Tombstone { partition, offset }
         | Event::MessageFinished { partition, offset, .. }
         | Event::DeadLettered { partition, offset, .. }
         | Event::DeadLetterFailed { partition, offset, .. } => {

@@ -57,11 +57,15 @@ impl Partition {
         }
     }
 
-    /// Keeps the decoded form for later hooks, and reports a value that does not parse, once.
+    /// Keeps the decoded form for later hooks, and reports a value that is missing or does not
+    /// parse, once.
     fn keep_decoded(&mut self, offset: Offset, typed: AnyMessage) {
         let Some(message) = self.messages.get_mut(&offset).filter(|m| m.typed.is_none()) else {
             return;
         };
+        if message.source.value.is_none() {
+            self.observer.observe(&Event::Tombstone { partition: &self.id, offset });
+        }
         if let Some(error) = typed.parse_error() {
             self.observer.observe(&Event::ParseFailed {
                 partition: &self.id,

@@ -2,7 +2,8 @@
 
 use crate::world::{Setup, World, partition, record};
 use drakkar_api::{
-    Context, Handler, Headers, HookResult, Message, MessageGroup, Outputs, Task, TaskOutput, Window,
+    Context, Handler, Headers, HookResult, Message, MessageGroup, Offset, Outputs, Task,
+    TaskOutput, Window,
 };
 use drakkar_core::ParsePolicy;
 use std::sync::{Arc, Mutex};
@@ -69,6 +70,9 @@ async fn by_default_the_handler_gets_what_does_not_parse_without_a_payload() {
     let failed = world.seen.named("ParseFailed");
     assert_eq!(failed.len(), 1, "a tombstone is never a parse error");
     assert!(failed[0].text.contains(r#"policy: "pass""#), "{failed:?}");
+    let tombstones = world.seen.named("Tombstone");
+    let offsets: Vec<_> = tombstones.iter().filter_map(|event| event.offset).collect();
+    assert_eq!(offsets, [Offset::new(2)], "each is told once");
     world.finish().await;
 }
 

@@ -79,6 +79,35 @@ fn not_to_read_standard_input_is_no_error() {
 }
 
 #[test]
+fn an_input_that_is_closed_early_is_told() {
+    let pool = pool(|_| {});
+    let check = |script: &str, input: Vec<u8>, expect: bool| {
+        let execution = pool.run(sh(script).stdin(input)).wait();
+        assert_eq!(execution.stdin_closed_early, expect, "{script}: {execution:?}");
+    };
+    let large = || vec![b'x'; 8_000_000];
+    check("exec <&-; sleep 0.1", large(), true);
+    check("head -c 3 >/dev/null", large(), true);
+    check("exit 3", large(), true);
+    check("cat >/dev/null", large(), false);
+    check("cat >/dev/null", b"short".to_vec(), false);
+    check("true", Vec::new(), false);
+    assert!(!pool.run(sh("true")).wait().stdin_closed_early);
+}
+
+/// Who is killed while it reads slowly has closed nothing.
+#[test]
+fn an_input_that_the_deadline_cuts_off_is_not_closed_early() {
+    for grace in [0.0, 1.0] {
+        let pool = pool(|section| section.kill_grace_seconds = grace);
+        let limit = Duration::from_millis(200);
+        let execution = pool.run(sh("sleep 100").stdin(vec![b'x'; 1 << 20]).timeout(limit)).wait();
+        assert_outcome(&execution, &TaskOutcome::Timeout { limit });
+        assert!(!execution.stdin_closed_early, "{execution:?}");
+    }
+}
+
+#[test]
 fn an_empty_standard_input_is_a_closed_pipe() {
     let execution =
         pool(|_| {}).run(sh("cat; [ -p /proc/self/fd/0 ] && echo pipe").stdin("")).wait();

@@ -4,6 +4,8 @@
 //! and what does not fit is dropped and counted (`drakkar_log_lines_dropped_total`). The guard that
 //! [`init`] answers writes out the queue when it is dropped.
 
+#[cfg(test)]
+mod hook_tests;
 mod layer;
 mod line;
 pub(crate) mod output;

@@ -89,6 +89,10 @@ pub(super) const CONSUMER_IDLE_SECONDS: &str = "drakkar_consumer_idle_seconds_to
 pub(super) const LOG_LINES_DROPPED: &str = "drakkar_log_lines_dropped_total";
 pub(super) const TASKS: &str = "drakkar_executor_tasks_total";
 pub(super) const TASK_OUTCOMES: &str = "drakkar_task_outcomes_total";
+pub(super) const SPAWN_FAILURES: &str = "drakkar_task_spawn_failures_total";
+pub(super) const OUTPUT_TRUNCATED: &str = "drakkar_task_output_truncated_total";
+pub(super) const LEFTOVERS_KILLED: &str = "drakkar_task_leftovers_killed_total";
+pub(super) const STDIN_CLOSED_EARLY: &str = "drakkar_task_stdin_closed_early_total";
 pub(super) const TASK_DURATION: &str = "drakkar_executor_duration_seconds";
 pub(super) const QUEUE_WAIT: &str = "drakkar_executor_queue_wait_seconds";
 pub(super) const TIMEOUTS: &str = "drakkar_executor_timeouts_total";
@@ -99,6 +103,7 @@ pub(super) const BATCH_DURATION: &str = "drakkar_batch_duration_seconds";
 pub(super) const MESSAGE_DURATION: &str = "drakkar_message_duration_seconds";
 pub(super) const MESSAGES_FINISHED: &str = "drakkar_messages_finished_total";
 pub(super) const PARSE_FAILURES: &str = "drakkar_parse_failures_total";
+pub(super) const TOMBSTONES: &str = "drakkar_tombstones_total";
 pub(super) const BACKPRESSURE: &str = "drakkar_backpressure_active";
 pub(super) const ASSIGNED: &str = "drakkar_assigned_partitions";
 pub(super) const REBALANCES: &str = "drakkar_rebalance_events_total";
@@ -107,6 +112,7 @@ pub(super) const COMMIT_FAILURES: &str = "drakkar_commit_failures_total";
 pub(super) const PARTITION_FAILURES: &str = "drakkar_partition_failures_total";
 pub(super) const HOOK_DURATION: &str = "drakkar_handler_duration_seconds";
 pub(super) const HOOK_FAILURES: &str = "drakkar_hook_failures_total";
+pub(super) const HOOK_PANICS: &str = "drakkar_hook_panics_total";
 pub(super) const SINK_DURATION: &str = "drakkar_sink_deliver_duration_seconds";
 pub(super) const SINK_ERRORS: &str = "drakkar_sink_deliver_errors_total";
 pub(super) const SINK_PAYLOADS: &str = "drakkar_sink_payloads_delivered_total";
@@ -158,6 +164,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     family(COMMIT_FAILURES, Counter, &[], Recorder, "Failed commits."),
     family(PARSE_FAILURES, Counter, &[], Recorder, "Messages whose value could not be decoded."),
+    family(TOMBSTONES, Counter, &[], Recorder, "Messages without a value, which are no failure."),
     family(
         MESSAGES_FINISHED,
         Counter,
@@ -194,6 +201,35 @@ pub(super) const FAMILIES: &[Family] = &[
         Recorder,
         "Ended attempts: `success`, `exit_code`, `signal`, `timeout`, `spawn_failure`, \
          `output_over_limit` or `cancelled`.",
+    ),
+    family(
+        SPAWN_FAILURES,
+        Counter,
+        &["kind"],
+        Recorder,
+        "Attempts whose program never ran: `no_binary`, `not_found`, `permission_denied`, \
+         `invalid_argument` or `system`.",
+    ),
+    family(
+        OUTPUT_TRUNCATED,
+        Counter,
+        &["stream"],
+        Recorder,
+        "Attempts that wrote more to `stdout` or `stderr` than is kept of it; they may succeed.",
+    ),
+    family(
+        LEFTOVERS_KILLED,
+        Counter,
+        &[],
+        Recorder,
+        "Attempts whose program ended and left others of its group behind, which were killed.",
+    ),
+    family(
+        STDIN_CLOSED_EARLY,
+        Counter,
+        &[],
+        Recorder,
+        "Attempts whose program closed its standard input, or ended, before all was written to it.",
     ),
     family(
         TASK_DURATION,
@@ -268,6 +304,13 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     family(HOOK_DURATION, Histogram(HOOK_BUCKETS), &["hook"], Recorder, "How long hooks took."),
     family(HOOK_FAILURES, Counter, &["hook"], Recorder, "Errors and panics of hooks."),
+    family(
+        HOOK_PANICS,
+        Counter,
+        &["hook"],
+        Recorder,
+        "Panics of hooks, which are among the failures.",
+    ),
     family(
         SINK_DURATION,
         Histogram(SINK_BUCKETS),

@@ -1,7 +1,9 @@
 //! Tells events as log lines, under the names that the original's operators look for.
 
 use super::limiter::{Admission, Limiter};
-use drakkar_api::{Clock, Event, Hook, MessageEnd, Observer, PartitionId, TaskOutcome, TaskPath};
+use drakkar_api::{
+    Clock, Event, Execution, Hook, MessageEnd, Observer, PartitionId, TaskOutcome, TaskPath,
+};
 use std::fmt;
 use std::sync::Arc;
 
@@ -176,27 +178,7 @@ impl LogObserver {
                     queue_wait_seconds = queue_wait.as_secs_f64()
                 );
             }
-            Event::TaskFinished { path, execution } => match &execution.outcome {
-                TaskOutcome::Success => {
-                    task_line!(
-                        self,
-                        DEBUG,
-                        "executor_task_completed",
-                        path,
-                        precomputed = execution.precomputed,
-                        duration_seconds = execution.duration.as_secs_f64()
-                    );
-                }
-                TaskOutcome::Cancelled => {
-                    task_line!(self, DEBUG, "executor_task_cancelled", path, pid = execution.pid);
-                }
-                outcome => {
-                    task_line!(self, WARN, "executor_task_failed", path,
-                        outcome = outcome.as_str(), exit_code = outcome.exit_code(),
-                        pid = execution.pid, error = %outcome,
-                        duration_seconds = execution.duration.as_secs_f64());
-                }
-            },
+            Event::TaskFinished { path, execution } => self.tell_task_end(path, execution),
             Event::TaskRetried { path, delay } => {
                 task_line!(
                     self,
@@ -219,6 +201,58 @@ impl LogObserver {
         }
     }
 
+    /// Tells how an attempt ended, and what is odd about it: what is not odd is left out.
+    fn tell_task_end(&self, path: &TaskPath<'_>, execution: &Execution) {
+        let odd = |is: bool| is.then_some(true);
+        let stdout_truncated = odd(execution.stdout.is_truncated());
+        let stderr_truncated = odd(execution.stderr.is_truncated());
+        let leftovers_killed = odd(execution.leftovers_killed);
+        let stdin_closed_early = odd(execution.stdin_closed_early);
+        match &execution.outcome {
+            TaskOutcome::Success => {
+                task_line!(
+                    self,
+                    DEBUG,
+                    "executor_task_completed",
+                    path,
+                    precomputed = execution.precomputed,
+                    duration_seconds = execution.duration.as_secs_f64(),
+                    stdout_truncated,
+                    stderr_truncated,
+                    leftovers_killed,
+                    stdin_closed_early
+                );
+            }
+            TaskOutcome::Cancelled => {
+                task_line!(self, DEBUG, "executor_task_cancelled", path, pid = execution.pid);
+            }
+            outcome => {
+                let spawn_error_kind = match outcome {
+                    TaskOutcome::SpawnFailure { kind, .. } => Some(kind.as_str()),
+                    _ => None,
+                };
+                task_line!(self, WARN, "executor_task_failed", path,
+                    outcome = outcome.as_str(), exit_code = outcome.exit_code(),
+                    pid = execution.pid, error = %outcome, spawn_error_kind,
+                    duration_seconds = execution.duration.as_secs_f64(),
+                    stdout_truncated, stderr_truncated, leftovers_killed, stdin_closed_early);
+            }
+        }
+        if stdout_truncated.or(stderr_truncated).is_some() {
+            // The handler may not look, and at the level `debug` nobody else does.
+            task_line!(
+                self,
+                WARN,
+                "executor_task_output_truncated",
+                path,
+                stdout_bytes = execution.stdout.total_bytes,
+                stdout_bytes_kept = execution.stdout.bytes.len(),
+                stderr_bytes = execution.stderr.total_bytes,
+                stderr_bytes_kept = execution.stderr.bytes.len()
+            );
+        }
+    }
+
     fn tell_handler(&self, event: &Event<'_>) {
         match event {
             Event::ParseFailed { partition, offset, error, policy } => {
@@ -231,6 +265,16 @@ impl LogObserver {
                     offset = offset.get(),
                     policy,
                     error = error.reason()
+                );
+            }
+            Event::Tombstone { partition, offset } => {
+                line!(
+                    self,
+                    DEBUG,
+                    "handler",
+                    "tombstone_received",
+                    partition = partition.partition(),
+                    offset = offset.get()
                 );
             }
             Event::HookFailed { hook, partition, window, offset, task, error, panicked } => {
@@ -442,6 +486,7 @@ impl Observer for LogObserver {
             | Event::TaskSkipped { .. }
             | Event::TaskReplaced { .. } => self.tell_task(event),
             Event::ParseFailed { .. }
+            | Event::Tombstone { .. }
             | Event::HookFailed { .. }
             | Event::Arranged { .. }
             | Event::MessageFinished { .. }

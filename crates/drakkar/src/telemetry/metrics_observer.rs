@@ -2,7 +2,9 @@
 
 use super::families::{self as names, Home};
 use super::partitions::Partitions;
-use drakkar_api::{Event, Execution, Hook, MessageEnd, Observer, SinkId, Slots, TaskOutcome};
+use drakkar_api::{
+    Event, Execution, Hook, MessageEnd, Observer, SinkId, Slots, SpawnErrorKind, TaskOutcome,
+};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata};
 use std::collections::HashMap;
 use std::fmt;
@@ -107,6 +109,7 @@ impl MetricsObserver {
         if execution.precomputed {
             handles.precomputed.increment(1);
         }
+        handles.observe_oddities(execution);
         let outcome = &execution.outcome;
         if let Some(counter) = handles.outcomes.get(outcome.as_str()) {
             counter.increment(1);
@@ -119,6 +122,12 @@ impl MetricsObserver {
             TaskOutcome::Cancelled => {}
             TaskOutcome::Timeout { .. } => {
                 handles.timeouts.increment(1);
+                handles.tasks_failed.increment(1);
+            }
+            TaskOutcome::SpawnFailure { kind, .. } => {
+                if let Some(counter) = handles.spawn_failures.get(kind.as_str()) {
+                    counter.increment(1);
+                }
                 handles.tasks_failed.increment(1);
             }
             _ => handles.tasks_failed.increment(1),
@@ -184,13 +193,18 @@ impl Observer for MetricsObserver {
                 handles.assigned.set(count(*assigned));
             }
             Event::ParseFailed { .. } => handles.parse_failures.increment(1),
+            Event::Tombstone { .. } => handles.tombstones.increment(1),
             Event::HookFinished { hook, duration } => {
                 if let Some(histogram) = handles.hook_durations.get(hook.as_str()) {
                     histogram.record(*duration);
                 }
             }
-            Event::HookFailed { hook, .. } => {
+            Event::HookFailed { hook, panicked, .. } => {
                 if let Some(counter) = handles.hook_failures.get(hook.as_str()) {
+                    counter.increment(1);
+                }
+                if let Some(counter) = handles.hook_panics.get(hook.as_str()).filter(|_| *panicked)
+                {
                     counter.increment(1);
                 }
                 if *hook == Hook::TaskPriority {
@@ -248,6 +262,11 @@ struct Handles {
     tasks_completed: Counter,
     tasks_failed: Counter,
     outcomes: ByLabel<Counter>,
+    spawn_failures: ByLabel<Counter>,
+    stdout_truncated: Counter,
+    stderr_truncated: Counter,
+    leftovers_killed: Counter,
+    stdin_closed_early: Counter,
     task_duration: Histogram,
     queue_wait: Histogram,
     timeouts: Counter,
@@ -258,6 +277,7 @@ struct Handles {
     message_duration: Histogram,
     messages_finished: ByLabel<Counter>,
     parse_failures: Counter,
+    tombstones: Counter,
     backpressure: Gauge,
     assigned: Gauge,
     rebalances: ByLabel<Counter>,
@@ -266,6 +286,7 @@ struct Handles {
     partition_failures: Counter,
     hook_durations: ByLabel<Histogram>,
     hook_failures: ByLabel<Counter>,
+    hook_panics: ByLabel<Counter>,
     dlq_messages: Counter,
     dlq_failures: Counter,
     dlq_dropped: Counter,
@@ -302,12 +323,22 @@ const OUTCOMES: [&str; 7] = [
 impl Handles {
     fn new() -> Self {
         let task = |status| counter(names::TASKS, &[("status", status)]);
+        let truncated = |stream| counter(names::OUTPUT_TRUNCATED, &[("stream", stream)]);
         let hooks = HOOKS.map(Hook::as_str);
         Self {
             tasks_started: task("started"),
             tasks_completed: task("completed"),
             tasks_failed: task("failed"),
             outcomes: counters(names::TASK_OUTCOMES, "outcome", &OUTCOMES),
+            spawn_failures: counters(
+                names::SPAWN_FAILURES,
+                "kind",
+                &SpawnErrorKind::ALL.map(SpawnErrorKind::as_str),
+            ),
+            stdout_truncated: truncated("stdout"),
+            stderr_truncated: truncated("stderr"),
+            leftovers_killed: counter(names::LEFTOVERS_KILLED, &[]),
+            stdin_closed_early: counter(names::STDIN_CLOSED_EARLY, &[]),
             task_duration: histogram(names::TASK_DURATION, &[]),
             queue_wait: histogram(names::QUEUE_WAIT, &[]),
             timeouts: counter(names::TIMEOUTS, &[]),
@@ -322,6 +353,7 @@ impl Handles {
                 &ENDS.map(MessageEnd::as_str),
             ),
             parse_failures: counter(names::PARSE_FAILURES, &[]),
+            tombstones: counter(names::TOMBSTONES, &[]),
             backpressure: gauge(names::BACKPRESSURE),
             assigned: gauge(names::ASSIGNED),
             rebalances: counters(names::REBALANCES, "type", &["assign", "revoke", "lost"]),
@@ -332,9 +364,24 @@ impl Handles {
                 .map(|hook| (hook, histogram(names::HOOK_DURATION, &[("hook", hook)])))
                 .into(),
             hook_failures: counters(names::HOOK_FAILURES, "hook", &hooks),
+            hook_panics: counters(names::HOOK_PANICS, "hook", &hooks),
             dlq_messages: counter(names::DLQ_MESSAGES, &[]),
             dlq_failures: counter(names::DLQ_FAILURES, &[]),
             dlq_dropped: counter(names::DLQ_DROPPED, &[]),
+        }
+    }
+
+    /// Counts what an attempt may have beside its outcome, a success too.
+    fn observe_oddities(&self, execution: &Execution) {
+        for (odd, counter) in [
+            (execution.stdout.is_truncated(), &self.stdout_truncated),
+            (execution.stderr.is_truncated(), &self.stderr_truncated),
+            (execution.leftovers_killed, &self.leftovers_killed),
+            (execution.stdin_closed_early, &self.stdin_closed_early),
+        ] {
+            if odd {
+                counter.increment(1);
+            }
         }
     }
 }

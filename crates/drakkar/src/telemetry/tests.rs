@@ -3,10 +3,11 @@
 use super::exposition::recorder;
 use super::families::{FAMILIES, Home};
 use super::{Exposition, Identity, LogObserver, MetricsObserver, install_recorder};
+use bytes::Bytes;
 use drakkar_api::{
-    Clock, CommitOffset, DecodeError, Event, Execution, Hook, Instant, MessageEnd, Observer,
-    Offset, PartitionId, Precomputed, SinkError, SinkErrorKind, SinkId, SinkKind, Slots,
-    SourceError, SourceErrorKind, Task, TaskOutcome, TaskPath, Timestamp, WindowId,
+    Captured, Clock, CommitOffset, DecodeError, Event, Execution, Hook, Instant, MessageEnd,
+    Observer, Offset, PartitionId, Precomputed, SinkError, SinkErrorKind, SinkId, SinkKind, Slots,
+    SourceError, SourceErrorKind, SpawnErrorKind, Task, TaskOutcome, TaskPath, Timestamp, WindowId,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +68,7 @@ fn emit_all(observe: &dyn Fn(&Event<'_>)) {
     observe(&Event::Depth { partition, queued: 2, uncommitted: 5 });
     let decode = &DecodeError::new("not JSON");
     observe(&Event::ParseFailed { partition, offset, error: decode, policy: "pass" });
+    observe(&Event::Tombstone { partition, offset });
     observe(&Event::Arranged { partition, window, messages: 3, tasks: 3 });
     observe(&Event::HookFinished { hook: Hook::Arrange, duration: SECOND });
     for hook in [Hook::TaskPriority, Hook::OnMessageComplete, Hook::OnError] {
@@ -77,20 +79,36 @@ fn emit_all(observe: &dyn Fn(&Event<'_>)) {
             offset: Some(offset),
             task: None,
             error: "boom",
-            panicked: true,
+            panicked: hook != Hook::OnError,
         });
     }
     observe(&Event::TaskScheduled { path });
     observe(&Event::TaskStarted { path, slot: 0, queue_wait: Duration::from_millis(20) });
+    let spawn_failure =
+        |kind| TaskOutcome::SpawnFailure { kind, reason: "it cannot be started".to_owned() };
     for outcome in [
         TaskOutcome::Success,
         TaskOutcome::ExitCode(3),
+        TaskOutcome::Signal(9),
         TaskOutcome::Timeout { limit: SECOND },
+        spawn_failure(SpawnErrorKind::NotFound),
+        spawn_failure(SpawnErrorKind::PermissionDenied),
+        TaskOutcome::OutputOverLimit { limit_bytes: 5 },
         TaskOutcome::Cancelled,
     ] {
         let execution = Execution { duration: SECOND, ..Execution::without_process(outcome) };
         observe(&Event::TaskFinished { path, execution: &execution });
     }
+    let flooded = || Captured { bytes: Bytes::from_static(b"ab"), total_bytes: 3_000_000 };
+    let odd = Execution { stdout: flooded(), ..Execution::without_process(TaskOutcome::Success) };
+    observe(&Event::TaskFinished { path, execution: &odd });
+    let odd = Execution {
+        stderr: flooded(),
+        leftovers_killed: true,
+        stdin_closed_early: true,
+        ..Execution::without_process(TaskOutcome::ExitCode(1))
+    };
+    observe(&Event::TaskFinished { path, execution: &odd });
     let precomputed = &Execution::from_precomputed(&Precomputed::stdout("x"));
     observe(&Event::TaskFinished { path, execution: precomputed });
     observe(&Event::TaskRetried { path, delay: SECOND });
@@ -138,18 +156,31 @@ fn every_event_is_counted() {
         "drakkar_offsets_committed_total{partition=\"3\"} 1",
         "drakkar_commit_failures_total 1",
         "drakkar_parse_failures_total 1",
+        "drakkar_tombstones_total 1",
         "drakkar_messages_finished_total{end=\"completed\"} 1",
         "drakkar_messages_finished_total{end=\"dropped\"} 1",
         "drakkar_messages_finished_total{end=\"skipped\"} 0",
         "drakkar_message_duration_seconds_count 2",
         "drakkar_batch_duration_seconds_count 1",
         "drakkar_executor_tasks_total{status=\"started\"} 1",
-        "drakkar_executor_tasks_total{status=\"completed\"} 2",
-        "drakkar_executor_tasks_total{status=\"failed\"} 2",
-        "drakkar_task_outcomes_total{outcome=\"success\"} 2",
+        "drakkar_executor_tasks_total{status=\"completed\"} 3",
+        "drakkar_executor_tasks_total{status=\"failed\"} 7",
+        "drakkar_task_outcomes_total{outcome=\"success\"} 3",
+        "drakkar_task_outcomes_total{outcome=\"exit_code\"} 2",
+        "drakkar_task_outcomes_total{outcome=\"signal\"} 1",
+        "drakkar_task_outcomes_total{outcome=\"timeout\"} 1",
+        "drakkar_task_outcomes_total{outcome=\"spawn_failure\"} 2",
+        "drakkar_task_outcomes_total{outcome=\"output_over_limit\"} 1",
         "drakkar_task_outcomes_total{outcome=\"cancelled\"} 1",
-        "drakkar_executor_duration_seconds_count 2",
-        "drakkar_executor_duration_seconds_bucket{le=\"1\"} 2",
+        "drakkar_task_spawn_failures_total{kind=\"not_found\"} 1",
+        "drakkar_task_spawn_failures_total{kind=\"permission_denied\"} 1",
+        "drakkar_task_spawn_failures_total{kind=\"no_binary\"} 0",
+        "drakkar_task_output_truncated_total{stream=\"stdout\"} 1",
+        "drakkar_task_output_truncated_total{stream=\"stderr\"} 1",
+        "drakkar_task_leftovers_killed_total 1",
+        "drakkar_task_stdin_closed_early_total 1",
+        "drakkar_executor_duration_seconds_count 3",
+        "drakkar_executor_duration_seconds_bucket{le=\"1\"} 3",
         "drakkar_executor_queue_wait_seconds_bucket{le=\"0.01\"} 0",
         "drakkar_executor_queue_wait_seconds_bucket{le=\"0.025\"} 1",
         "drakkar_executor_timeouts_total 1",
@@ -168,6 +199,8 @@ fn every_event_is_counted() {
         "drakkar_partition_failures_total 1",
         "drakkar_handler_duration_seconds_count{hook=\"arrange\"} 1",
         "drakkar_hook_failures_total{hook=\"on_error\"} 1",
+        "drakkar_hook_panics_total{hook=\"on_error\"} 0",
+        "drakkar_hook_panics_total{hook=\"on_message_complete\"} 1",
         "drakkar_sink_deliver_duration_seconds_count{sink_type=\"kafka\",sink_name=\"out\"} 1",
         "drakkar_sink_deliver_errors_total{sink_type=\"kafka\",sink_name=\"out\"} 1",
         "drakkar_sink_payloads_delivered_total{sink_type=\"kafka\",sink_name=\"out\"} 3",
@@ -326,6 +359,7 @@ fn every_event_is_told_under_its_name() {
     expect("info", "partition", "partition_processor_started", "topic");
     expect("info", "partition", "partition_processor_stopped", "given_back");
     expect("warning", "handler", "message_parse_failed", "policy");
+    expect("debug", "handler", "tombstone_received", "offset");
     expect("debug", "handler", "window_arranged", "tasks");
     expect("error", "handler", "priority_fn_failed", "error");
     expect("error", "handler", "on_message_complete_failed", "offset");
@@ -333,6 +367,12 @@ fn every_event_is_told_under_its_name() {
     expect("debug", "executor", "executor_task_started", "slot");
     expect("debug", "executor", "executor_task_completed", "duration_seconds");
     expect("warning", "executor", "executor_task_failed", "exit_code");
+    expect("debug", "executor", "executor_task_completed", "stdout_truncated");
+    for field in ["spawn_error_kind", "stderr_truncated", "leftovers_killed", "stdin_closed_early"]
+    {
+        expect("warning", "executor", "executor_task_failed", field);
+    }
+    expect("warning", "executor", "executor_task_output_truncated", "stderr_bytes");
     expect("warning", "executor", "max_retries_exceeded", "task_id");
     expect("error", "partition", "message_dropped", "offset");
     expect("warning", "sink", "sink_delivery_failed", "error_kind");
@@ -348,7 +388,9 @@ fn every_event_is_told_under_its_name() {
     expect("error", "partition", "partition_processor_error", "reason");
     expect("warning", "periodic", "periodic_task_failed", "name");
     let first = lines.iter().find(|line| line["event"] == "executor_task_failed");
-    assert_eq!(first.and_then(|line| line.get("suppressed")), None, "nothing was left out yet");
+    let field = |name| first.and_then(|line| line.get(name));
+    assert_eq!(field("suppressed"), None, "nothing was left out yet");
+    assert_eq!(field("stdout_truncated"), None, "what is not odd is not told");
 }
 
 #[test]
