@@ -9,7 +9,8 @@ use crate::error::{self, Standing};
 use crate::rebalance::Consumer;
 use drakkar_api::{CommitOffset, CommitRequest, Epoch, SourceError, SourceErrorKind, SourceEvents};
 use rdkafka::consumer::{CommitMode, Consumer as _};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -176,55 +177,102 @@ trait Committer {
     fn is_lost(&self) -> bool;
 }
 
-type Answer = (Epoch, Result<CommitOffset, SourceError>);
-
 /// Runs the commit thread until the desk is closed.
 pub(crate) fn run(desk: &CommitDesk, consumer: &Weak<Consumer>, events: &Arc<dyn SourceEvents>) {
+    let tell = |epoch, result| events.committed(epoch, result);
     while let Some(batch) = desk.next_batch() {
-        let answers = match consumer.upgrade() {
-            Some(consumer) => commit_all(desk, &*consumer, &batch),
-            None => batch.iter().map(|r| (r.epoch, Err(error::ended_assignment()))).collect(),
-        };
-        // First, so that whoever is answered can commit again at once.
-        desk.finish(batch.iter().map(|request| request.epoch));
-        for (epoch, result) in answers {
-            events.committed(epoch, result);
+        match consumer.upgrade() {
+            Some(consumer) => commit_all(desk, &*consumer, &batch, tell),
+            None => finish_all(desk, &batch, |_| Err(error::ended_assignment()), tell),
         }
     }
 }
 
+/// Commits in one call, and one by one if a single partition may have failed them all.
 fn commit_all(
     desk: &CommitDesk,
     committer: &impl Committer,
     batch: &[CommitRequest],
-) -> Vec<Answer> {
+    tell: impl Fn(Epoch, Result<CommitOffset, SourceError>),
+) {
     match committer.commit(batch) {
-        Ok(()) => batch.iter().map(|request| (request.epoch, Ok(request.offset))).collect(),
-        // One partition may have failed them all: librdkafka answers with the last error only.
-        Err(_) if batch.len() > 1 && !committer.is_lost() => {
-            batch.iter().map(|r| (r.epoch, commit_alone(desk, committer, r))).collect()
+        Err(error) if batch.len() > 1 && is_of_one_partition(&error) && !committer.is_lost() => {
+            commit_one_by_one(desk, committer, batch, tell);
         }
-        Err(error) => batch
-            .iter()
-            .map(|r| (r.epoch, answer(desk, committer, r, Err(error.clone()))))
-            .collect(),
+        result => {
+            finish_all(desk, batch, |r| answer(desk, committer, r, result.clone()), tell);
+        }
     }
 }
 
-/// Commits a request by itself, unless its assignment has ended since it was taken out.
+/// Answers each request as soon as it is known. A failure that the others would share ends it:
+/// each further call could wait for a coordinator as long as a session lasts.
+fn commit_one_by_one(
+    desk: &CommitDesk,
+    committer: &impl Committer,
+    batch: &[CommitRequest],
+    tell: impl Fn(Epoch, Result<CommitOffset, SourceError>),
+) {
+    for (place, request) in batch.iter().enumerate() {
+        let result = match may_commit(desk, committer, request) {
+            Ok(()) => committer.commit(std::slice::from_ref(request)),
+            Err(ended) => {
+                finish_all(desk, std::slice::from_ref(request), |_| Err(ended.clone()), &tell);
+                continue;
+            }
+        };
+        if result.as_ref().is_err_and(|error| !is_of_one_partition(error)) {
+            let left = &batch[place..];
+            return finish_all(desk, left, |r| answer(desk, committer, r, result.clone()), tell);
+        }
+        let request = std::slice::from_ref(request);
+        finish_all(desk, request, |r| answer(desk, committer, r, result.clone()), &tell);
+    }
+}
+
+/// Ends requests and answers them.
+fn finish_all(
+    desk: &CommitDesk,
+    batch: &[CommitRequest],
+    answer: impl Fn(&CommitRequest) -> Result<CommitOffset, SourceError>,
+    tell: impl Fn(Epoch, Result<CommitOffset, SourceError>),
+) {
+    let answers: Vec<_> = batch.iter().map(|request| (request.epoch, answer(request))).collect();
+    // First, so that whoever is answered can commit again at once.
+    desk.finish(batch.iter().map(|request| request.epoch));
+    for (epoch, result) in answers {
+        tell(epoch, result);
+    }
+}
+
+/// Returns whether a failure can be one partition's alone: librdkafka answers a call with the last
+/// error of its partitions only.
+fn is_of_one_partition(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::OffsetMetadataTooLarge
+                | Code::InvalidCommitOffsetSize
+                | Code::TopicAuthorizationFailed
+                | Code::UnknownTopicOrPartition
+                | Code::InvalidTopic
+        )
+    )
+}
+
+/// Refuses a request whose assignment has ended since it was taken out.
 ///
 /// The client commits with the membership of the moment, so that after a rejoin the group would
 /// accept the commit of an assignment that it gave to somebody else.
-fn commit_alone(
+fn may_commit(
     desk: &CommitDesk,
     committer: &impl Committer,
     request: &CommitRequest,
-) -> Result<CommitOffset, SourceError> {
+) -> Result<(), SourceError> {
     if committer.is_lost() || desk.standing(request.epoch) == Standing::Over {
         return Err(error::ended_assignment());
     }
-    let result = committer.commit(std::slice::from_ref(request));
-    answer(desk, committer, request, result)
+    Ok(())
 }
 
 fn answer(
@@ -269,8 +317,7 @@ pub(crate) const END_PATIENCE: Duration = Duration::from_secs(5);
 mod tests {
     use super::*;
     use drakkar_api::PartitionId;
-    use rdkafka::error::KafkaError;
-    use rdkafka::types::RDKafkaErrorCode as Code;
+    use std::cell::RefCell;
 
     const A: Epoch = Epoch::new(1);
     const B: Epoch = Epoch::new(2);
@@ -362,31 +409,24 @@ mod tests {
         assert_eq!(desk.next_batch(), None);
     }
 
-    /// A group that fails calls of more than one request, and does something before the answer.
-    struct Fails<F> {
-        code: Code,
-        on_failure: F,
-        calls: Mutex<Vec<Vec<Epoch>>>,
+    type Answer = (Epoch, Result<CommitOffset, SourceError>);
+
+    /// A group that fails calls, the first one first; before the first answer something happens.
+    struct Fails<'a> {
+        codes: Vec<Code>,
+        meanwhile: &'a dyn Fn(),
+        calls: RefCell<Vec<Vec<Epoch>>>,
     }
 
-    impl<F: Fn()> Fails<F> {
-        fn new(code: Code, on_failure: F) -> Self {
-            Self { code, on_failure, calls: Mutex::default() }
-        }
-
-        fn calls(&self) -> Vec<Vec<Epoch>> {
-            self.calls.lock().expect("no panic").clone()
-        }
-    }
-
-    impl<F: Fn()> Committer for Fails<F> {
+    impl Committer for Fails<'_> {
         fn commit(&self, batch: &[CommitRequest]) -> KafkaResult<()> {
-            self.calls.lock().expect("no panic").push(epochs(batch));
-            if batch.len() == 1 {
-                return Ok(());
+            let mut calls = self.calls.borrow_mut();
+            if calls.is_empty() {
+                (self.meanwhile)();
             }
-            (self.on_failure)();
-            Err(KafkaError::ConsumerCommit(self.code))
+            calls.push(epochs(batch));
+            let code = self.codes.get(calls.len() - 1);
+            code.map_or(Ok(()), |code| Err(KafkaError::ConsumerCommit(*code)))
         }
 
         fn is_lost(&self) -> bool {
@@ -394,25 +434,66 @@ mod tests {
         }
     }
 
-    fn taken(desk: &CommitDesk, live: &[Epoch]) -> Vec<CommitRequest> {
-        for epoch in live {
-            desk.open(*epoch);
-            desk.submit(request(*epoch, "")).expect("accepted");
+    /// Commits A, B and C in one go while calls fail with `codes`. Returns the calls and the answers.
+    fn commit_abc(
+        desk: &CommitDesk,
+        codes: &[Code],
+        meanwhile: &dyn Fn(),
+    ) -> (Vec<Vec<Epoch>>, Vec<Answer>) {
+        for epoch in [A, B, C] {
+            desk.open(epoch);
+            desk.submit(request(epoch, "")).expect("accepted");
         }
-        desk.next_batch().expect("open")
+        let batch = desk.next_batch().expect("open");
+        let committer = Fails { codes: codes.to_vec(), meanwhile, calls: RefCell::default() };
+        let answers = RefCell::new(Vec::new());
+        commit_all(desk, &committer, &batch, |epoch, result| {
+            assert!(!desk.lock().is_in_flight(&[epoch]), "it can commit again");
+            let calls = committer.calls.borrow().len();
+            answers.borrow_mut().push((epoch, result));
+            // A call of its own is answered before the next one.
+            assert!(calls <= answers.borrow().len() + 1, "answered late");
+        });
+        (committer.calls.into_inner(), answers.into_inner())
+    }
+
+    fn kinds(answers: &[Answer]) -> Vec<(Epoch, Option<SourceErrorKind>)> {
+        answers
+            .iter()
+            .map(|(epoch, result)| (*epoch, result.as_ref().err().map(SourceError::kind)))
+            .collect()
     }
 
     // Promise: WM-1, RB-2
     #[test]
     fn an_assignment_that_ends_during_a_failing_call_is_not_committed_again() {
         let desk = CommitDesk::default();
-        let batch = taken(&desk, &[A, B]);
-        let committer = Fails::new(Code::OffsetMetadataTooLarge, || {
+        let (calls, answers) = commit_abc(&desk, &[Code::OffsetMetadataTooLarge], &|| {
             assert_eq!(desk.retire(&[A], Instant::now()), []);
         });
-        let answers = commit_all(&desk, &committer, &batch);
-        assert_eq!(committer.calls(), [vec![A, B], vec![B]]);
-        let ended = Err(error::ended_assignment());
-        assert_eq!(answers, [(A, ended), (B, Ok(CommitOffset::new(7)))]);
+        assert_eq!(calls, [vec![A, B, C], vec![B], vec![C]]);
+        assert_eq!(answers[0], (A, Err(error::ended_assignment())));
+        assert_eq!(kinds(&answers[1..]), [(B, None), (C, None)]);
+    }
+
+    // Promise: FT-2
+    #[test]
+    fn a_failure_of_all_partitions_is_not_asked_for_again() {
+        let commit = Some(SourceErrorKind::Commit);
+        let check = |codes: &[Code], expect_calls: &[Vec<Epoch>], expect: [Option<_>; 3]| {
+            let (calls, answers) = commit_abc(&CommitDesk::default(), codes, &|| {});
+            assert_eq!(calls, expect_calls, "{codes:?}");
+            let [a, b, c] = expect;
+            assert_eq!(kinds(&answers), [(A, a), (B, b), (C, c)], "{codes:?}");
+        };
+        let all = vec![A, B, C];
+        check(&[Code::WaitingForCoordinator], &[all.clone()], [commit; 3]);
+        check(&[Code::RequestTimedOut], &[all.clone()], [commit; 3]);
+        // One by one, until a failure that the others share.
+        let own = Code::UnknownTopicOrPartition;
+        let one_by_one = [all.clone(), vec![A], vec![B], vec![C]];
+        check(&[own, own], &one_by_one, [commit, None, None]);
+        let shared = Code::CoordinatorNotAvailable;
+        check(&[own, own, shared], &[all, vec![A], vec![B]], [commit; 3]);
     }
 }

@@ -303,23 +303,34 @@ impl Session {
         let mut messages = Vec::new();
         let mut bytes = 0_usize;
         let mut is_drained = false;
+        let mut restart = None;
         while messages.len() < allowance.messages && bytes < allowance.bytes {
             let Some(next) = self.next_message(partition) else {
                 is_drained = true;
                 break;
             };
+            if !partition.goes_on_with(next.offset) {
+                restart = Some(next.offset);
+                partition.strays.push_front(next);
+                break;
+            }
+            partition.newest = Some(next.offset);
             bytes = bytes.saturating_add(next.size_bytes());
             messages.push(next);
         }
         if !is_drained {
             partition.is_ready.store(true, Ordering::SeqCst);
         }
-        if messages.is_empty() {
-            return false;
+        let is_busy = !messages.is_empty();
+        if is_busy {
+            self.shared.flow().spend(epoch, messages.len(), bytes);
+            self.events.messages(epoch, messages);
         }
-        self.shared.flow().spend(epoch, messages.len(), bytes);
-        self.events.messages(epoch, messages);
-        true
+        // The message that does not go on waits for the credit of the new assignment.
+        if let Some(offset) = restart {
+            self.context.restart(partition, offset);
+        }
+        is_busy
     }
 
     fn next_message(&self, partition: &mut Partition) -> Option<SourceMessage> {

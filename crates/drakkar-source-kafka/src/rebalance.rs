@@ -5,7 +5,7 @@
 use crate::error;
 use crate::source::Shared;
 use drakkar_api::{
-    Assignment, Epoch, PartitionId, Reply, ReplyReceiver, SourceError, SourceErrorKind,
+    Assignment, Epoch, Offset, PartitionId, Reply, ReplyReceiver, SourceError, SourceErrorKind,
     SourceEvents, SourceMessage,
 };
 use rdkafka::config::RDKafkaLogLevel;
@@ -50,6 +50,8 @@ pub(crate) struct Partition {
     pub(crate) is_ready: Arc<AtomicBool>,
     /// Messages that librdkafka put into the main queue all the same; they come first.
     pub(crate) strays: VecDeque<SourceMessage>,
+    /// The offset of the last message that was handed over under the epoch.
+    pub(crate) newest: Option<Offset>,
 }
 
 /// How the wait for a drain ended.
@@ -58,6 +60,15 @@ enum Drain {
     Answered,
     TimedOut,
     Lost,
+}
+
+impl Partition {
+    /// Returns whether a message goes on from what was handed over under the epoch.
+    ///
+    /// Librdkafka resets a position that the broker does not know any more inside the assignment.
+    pub(crate) fn goes_on_with(&self, next: Offset) -> bool {
+        goes_on(self.newest, next)
+    }
 }
 
 impl SourceContext {
@@ -164,10 +175,31 @@ impl SourceContext {
                 shared.wake();
             }
         });
+        let epoch = self.open_epoch();
+        Some(Partition { id, epoch, queue, is_ready, strays: VecDeque::new(), newest: None })
+    }
+
+    fn open_epoch(&self) -> Epoch {
         let epoch = next_epoch();
         self.shared.flow().open(epoch);
         self.shared.commits().open(epoch);
-        Some(Partition { id, epoch, queue, is_ready, strays: VecDeque::new() })
+        epoch
+    }
+
+    /// Ends the partition's assignment and begins another one, since its offsets begin anew at
+    /// `next`: to the engine they would be repeats of what it had.
+    pub(crate) fn restart(&self, partition: &mut Partition, next: Offset) {
+        let Some(newest) = partition.newest.take() else { return };
+        let text = format!(
+            "the offsets of \"{}\" went back from {newest} to {next}: the topic was made anew or cut \
+             off; messages from {next} on count as new ones",
+            partition.id
+        );
+        self.report(SourceError::new(SourceErrorKind::Topic, text));
+        self.lose(vec![partition.epoch]);
+        partition.epoch = self.open_epoch();
+        let epoch = partition.epoch;
+        self.events.assigned(vec![Assignment { partition: partition.id.clone(), epoch }]);
     }
 
     /// Reports a partition as lost that comes to us while we think it is ours.
@@ -314,6 +346,11 @@ fn next_epoch() -> Epoch {
     Epoch::new(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Returns whether `next` is above the newest offset so far. Offsets may have gaps.
+fn goes_on(newest: Option<Offset>, next: Offset) -> bool {
+    newest.is_none_or(|newest| newest < next)
+}
+
 fn epochs_of(partitions: &[Partition]) -> Vec<Epoch> {
     partitions.iter().map(|partition| partition.epoch).collect()
 }
@@ -377,5 +414,18 @@ mod tests {
         let deadline = Instant::now() + LOSS_CHECK_INTERVAL / 2;
         assert_eq!(wait_for_drain(answer, deadline, || false), Drain::TimedOut);
         assert!(Instant::now() >= deadline);
+    }
+
+    #[test]
+    fn offsets_go_on_as_long_as_they_grow() {
+        let check = |newest: Option<i64>, next, expect| {
+            assert_eq!(goes_on(newest.map(Offset::new), Offset::new(next)), expect);
+        };
+        check(None, 0, true);
+        check(None, 7, true);
+        check(Some(7), 8, true);
+        check(Some(7), 100, true);
+        check(Some(7), 7, false);
+        check(Some(7), 0, false);
     }
 }

@@ -250,3 +250,33 @@ fn a_member_that_did_not_poll_for_too_long_says_so_and_recovers() {
     member.engine.wait_for_messages(20);
     member.close();
 }
+
+// Promise: DL-1, RB-2
+#[test]
+fn offsets_that_go_back_inside_an_assignment_come_under_a_new_epoch() {
+    let world = World::new(1);
+    world.produce(0, numbers(0..10));
+    let member = world.start(OnRevoke::Answer);
+    let held = member.take(1, PLENTY);
+    let (partition, epoch) = held.iter().next().expect("one");
+    member.engine.wait_for_messages(10);
+    // What a broker says whose topic was cut off: librdkafka begins again at the first offset.
+    let unknown = BrokerError::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
+    world.kafka.push_request_errors(ApiKey::Fetch, &[unknown]);
+    let again = member.engine.wait_for("restart", |told| {
+        let held = held_by(told);
+        held.get(partition).copied().filter(|now| now != epoch)
+    });
+    member.source.request(again, PLENTY);
+    let messages = member.engine.wait_for_messages(20);
+    let offsets: Vec<_> = messages[10..].iter().map(|(_, message)| message.offset.get()).collect();
+    assert_eq!(offsets, (0..10).collect::<Vec<_>>());
+    assert!(messages[10..].iter().all(|(of, _)| *of == again));
+    let told = member.engine.told();
+    assert!(told.iter().any(|told| matches!(told, Told::Lost(of) if of == &[*epoch])));
+    let is_it = |e: &SourceError| e.to_string().contains("went back from 9 to 0");
+    assert!(told.iter().any(|told| matches!(told, Told::Trouble(e) if is_it(e))), "{told:?}");
+    member.commit(again, partition, CommitOffset::new(3));
+    assert_eq!(member.engine.wait_for_commit(again, 0), Ok(CommitOffset::new(3)));
+    member.close();
+}
