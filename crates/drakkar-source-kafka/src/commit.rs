@@ -487,8 +487,8 @@ mod tests {
             assert_eq!(kinds(&answers), [(A, a), (B, b), (C, c)], "{codes:?}");
         };
         let all = vec![A, B, C];
-        check(&[Code::WaitingForCoordinator], &[all.clone()], [commit; 3]);
-        check(&[Code::RequestTimedOut], &[all.clone()], [commit; 3]);
+        check(&[Code::WaitingForCoordinator], std::slice::from_ref(&all), [commit; 3]);
+        check(&[Code::RequestTimedOut], std::slice::from_ref(&all), [commit; 3]);
         // One by one, until a failure that the others share.
         let own = Code::UnknownTopicOrPartition;
         let one_by_one = [all.clone(), vec![A], vec![B], vec![C]];

@@ -18,6 +18,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+/// More than any test sends.
+const ROOM: usize = 10_000;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 const TOPIC: &str = "jobs";
 const MESSAGES: usize = 20;
@@ -51,7 +54,7 @@ impl Handler for Echo {
 
 /// A sink that hands on what it is given.
 struct Keep {
-    kept: mpsc::UnboundedSender<Vec<u8>>,
+    kept: mpsc::Sender<Vec<u8>>,
     /// Ready when it may connect.
     gate: tokio::sync::Mutex<Option<oneshot::Receiver<()>>>,
     closed: Arc<AtomicBool>,
@@ -74,7 +77,7 @@ impl Sink for Keep {
 
     async fn deliver(&self, batch: Batch<'_, CustomPayload>) -> Vec<Verdict> {
         for item in batch.items() {
-            self.kept.send(item.payload.value.to_vec()).expect("the test listens");
+            self.kept.try_send(item.payload.value.to_vec()).expect("the test listens");
         }
         batch.all(Verdict::Confirmed)
     }
@@ -90,19 +93,19 @@ impl Sink for Keep {
 
 struct Kept {
     sink: Keep,
-    payloads: mpsc::UnboundedReceiver<Vec<u8>>,
+    payloads: mpsc::Receiver<Vec<u8>>,
     closed: Arc<AtomicBool>,
 }
 
 fn keep(name: &'static str, gate: Option<oneshot::Receiver<()>>) -> Kept {
-    let (kept, payloads) = mpsc::unbounded_channel();
+    let (kept, payloads) = mpsc::channel(ROOM);
     let closed = Arc::new(AtomicBool::new(false));
     let sink = Keep { kept, gate: gate.into(), closed: Arc::clone(&closed), name };
     Kept { sink, payloads, closed }
 }
 
 /// Tells the names of some events.
-struct Ear(mpsc::UnboundedSender<String>);
+struct Ear(mpsc::Sender<String>);
 
 impl Observer for Ear {
     fn observe(&self, event: &Event<'_>) {
@@ -112,18 +115,18 @@ impl Observer for Ear {
             _ => return,
         };
         // A test that has heard enough does not listen any more.
-        self.0.send(heard).ok();
+        self.0.try_send(heard).ok();
     }
 }
 
 struct Ears {
     ear: Arc<Ear>,
-    heard: mpsc::UnboundedReceiver<String>,
+    heard: mpsc::Receiver<String>,
 }
 
 impl Ears {
     fn new() -> Self {
-        let (ear, heard) = mpsc::unbounded_channel();
+        let (ear, heard) = mpsc::channel(ROOM);
         Self { ear: Arc::new(Ear(ear)), heard }
     }
 
