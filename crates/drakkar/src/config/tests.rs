@@ -2,6 +2,7 @@
 
 use super::environment::Environment;
 use super::load::load_from;
+use super::settings::Draft;
 use super::*;
 use drakkar_core::SendFailurePolicy;
 use serde_json::{Value, json};
@@ -555,7 +556,8 @@ fn files_that_cannot_be_used_are_named() {
     let path = folder.path().join("drakkar.yaml");
     let check = |kind, pieces: &[&str]| {
         // Not the environment of this process, which is the tester's own.
-        let error = load_from(Some(&path), Environment::default()).expect_err("refused");
+        let draft = load_from(Some(&path), Environment::default());
+        let error = draft.and_then(Draft::accept).expect_err("refused");
         assert_eq!(error.kind(), kind, "{error}");
         for piece in pieces.iter().chain([&"drakkar.yaml"]) {
             assert!(error.to_string().contains(piece), "{error}");
