@@ -79,18 +79,29 @@ impl Recorder {
     }
 
     /// Waits until `find` answers something.
-    pub(crate) fn wait_for<T>(&self, what: &str, mut find: impl FnMut(&[Told]) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+    pub(crate) fn wait_for<T>(&self, what: &str, find: impl FnMut(&[Told]) -> Option<T>) -> T {
+        self.wait_within(PATIENCE, find).unwrap_or_else(|| {
+            let told = self.told().into_iter();
+            let troubles: Vec<_> =
+                told.filter(|told| !matches!(told, Told::Messages(..))).collect();
+            panic!("no {what} in time; told: {troubles:#?}")
+        })
+    }
+
+    /// Waits until `find` answers something, for at most so long.
+    pub(crate) fn wait_within<T>(
+        &self,
+        patience: Duration,
+        mut find: impl FnMut(&[Told]) -> Option<T>,
+    ) -> Option<T> {
+        let deadline = Instant::now() + patience;
         let mut state = self.lock();
         loop {
-            if let Some(found) = find(&state.told) {
+            let found = find(&state.told);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if found.is_some() || left.is_zero() {
                 return found;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let troubles = |told: &[Told]| -> Vec<_> {
-                told.iter().filter(|told| !matches!(told, Told::Messages(..))).cloned().collect()
-            };
-            assert!(!left.is_zero(), "no {what} in time; told: {:#?}", troubles(&state.told));
             (state, _) =
                 self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
         }
