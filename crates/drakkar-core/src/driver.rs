@@ -15,9 +15,10 @@ use drakkar_api::{
     Run, RunId, RunListener, SourceMessage,
 };
 use futures_util::FutureExt as _;
+use std::any::Any;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -133,36 +134,39 @@ enum End {
 impl Driver {
     async fn run(mut self) {
         let end = AssertUnwindSafe(self.turn_until_over()).catch_unwind().await;
-        match &end {
+        if end.is_err() {
+            self.fence();
+            self.shared.partitions.keep_broken(self.epoch, self.id.clone());
+        }
+        // Whatever an observer does now, the partition leaves.
+        let told = catch_unwind(AssertUnwindSafe(|| self.tell_end(&end)));
+        self.shared.partitions.remove(self.epoch);
+        let forgotten = catch_unwind(AssertUnwindSafe(|| self.forget_load()));
+        if told.is_err() || forgotten.is_err() {
+            tracing::error!(category = "partition", partition = %self.id, "observer_panicked");
+        }
+        // Only now may the source end the assignment.
+        self.tickets.clear();
+    }
+
+    fn tell_end(&self, end: &Result<End, Box<dyn Any + Send>>) {
+        let partition = &self.id;
+        let observer = &self.shared.observer;
+        match end {
             Ok(End::Drained { clean, given_back }) => {
                 let now = self.shared.clock.now();
                 let duration = self.drain.as_ref().map_or(Duration::ZERO, |d| now - d.started);
-                self.shared.observer.observe(&Event::Revoked {
-                    partition: &self.id,
-                    clean: *clean,
-                    given_back: *given_back,
-                    duration,
-                });
+                let (clean, given_back) = (*clean, *given_back);
+                observer.observe(&Event::Revoked { partition, clean, given_back, duration });
             }
-            Ok(End::Lost) => {
-                self.shared.observer.observe(&Event::Lost { partition: &self.id });
-            }
+            Ok(End::Lost) => observer.observe(&Event::Lost { partition }),
             Err(panic) => {
                 // A broken invariant: this partition stops and commits nothing more; the others go on.
                 let text = panic_text(panic.as_ref());
                 let reason = format!("a broken invariant of the engine: {text}");
-                let partition = &self.id;
-                self.shared
-                    .observer
-                    .observe(&Event::PartitionFailed { partition, reason: &reason });
-                self.fence();
-                self.shared.partitions.keep_broken(self.epoch, self.id.clone());
+                observer.observe(&Event::PartitionFailed { partition, reason: &reason });
             }
         }
-        self.shared.partitions.remove(self.epoch);
-        self.forget_load();
-        // Only now may the source end the assignment.
-        self.tickets.clear();
     }
 
     /// Takes this partition out of the load, with the messages that nobody will handle any more.

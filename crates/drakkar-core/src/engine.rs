@@ -17,13 +17,17 @@ use crate::partition::{HookPresence, Input};
 use crate::shared::{Partitions, Shared, SharedParts};
 use drakkar_api::{
     Assignment, Clients, Clock, CommitOffset, Context, ContextScope, Epoch, Event, Executor,
-    Handler, Hook, Instant, Observer, Reply, ReplyDropped, ReplyReceiver, SinkId, Source,
-    SourceError, SourceErrorKind, SourceEvents, SourceMessage, WorkerInfo,
+    Handler, Hook, Instant, Observer, Reply, ReplyDropped, ReplyReceiver, SinkError, SinkErrorKind,
+    SinkId, Source, SourceError, SourceErrorKind, SourceEvents, SourceMessage, WorkerInfo,
 };
 use futures_util::future::join_all;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+/// How long one sink may take to connect. The sinks of this project have shorter deadlines of their
+/// own and better reasons; this is for a sink of the user's.
+const SINK_CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long one sink may take to close.
 const SINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -312,7 +316,9 @@ impl Engine {
         for epoch in epochs {
             self.shared.partitions.send(epoch, Input::Lost);
         }
-        self.shared.partitions.emptied().await;
+        if tokio::time::timeout(COMMIT_GRACE, self.shared.partitions.emptied()).await.is_err() {
+            tracing::error!(category = "lifecycle", "lost_partitions_timeout");
+        }
         how_it_ended(ended)
     }
 
@@ -410,7 +416,12 @@ async fn connect_all(
 ) -> Result<Option<()>, EngineError> {
     let connected = Mutex::new(Vec::new());
     let connect = async |sink: &AnySink| {
-        sink.connect().await.map_err(|error| {
+        let answer = tokio::time::timeout(SINK_CONNECT_TIMEOUT, sink.connect()).await;
+        let answer = answer.unwrap_or_else(|_elapsed| {
+            let text = format!("no answer within {} s", SINK_CONNECT_TIMEOUT.as_secs());
+            Err(SinkError::temporary(SinkErrorKind::Timeout, text))
+        });
+        answer.map_err(|error| {
             let sink = sink.id().clone();
             EngineError::new(EngineErrorKind::Connect { sink, error })
         })?;

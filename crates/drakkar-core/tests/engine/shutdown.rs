@@ -7,7 +7,7 @@ use drakkar_api::{
     SinkError, SinkErrorKind, Source, SourceError, SourceErrorKind, SourceEvents, Task,
     TaskOutcome, Window, WorkerId, WorkerInfo,
 };
-use drakkar_core::{AnySink, Engine, EngineConfig, EngineErrorKind, EngineParts};
+use drakkar_core::{AnySink, Engine, EngineConfig, EngineErrorKind, EngineParts, Load};
 use drakkar_testkit::{FakeExecutor, FakeRun, FakeSink, Reaction, RecordingObserver, TestHandler};
 use std::future::Future;
 use std::pin::Pin;
@@ -161,6 +161,48 @@ async fn a_broken_invariant_stops_its_partition_visibly_and_no_other() {
     assert_eq!(world.committed(0), None);
     world.shut_down().await.expect("a clean end");
     world.check_end();
+}
+
+/// Panics when it hears that a hook or a partition failed, and when the flow changes.
+#[derive(Default)]
+struct StubbornObserver(RecordingObserver);
+
+impl Observer for StubbornObserver {
+    fn observe(&self, event: &Event<'_>) {
+        self.0.observe(event);
+        let breaks = matches!(event, Event::HookFailed { .. } | Event::PartitionFailed { .. });
+        assert!(!breaks, "a bug of the observer");
+    }
+}
+
+// Promise: FT-1, FT-2
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_again_and_again_leaves_nothing_behind() {
+    let handler = TestHandler::new().with_message_complete(|_, _| broken(false));
+    let observer = Arc::new(StubbornObserver::default());
+    let seen = observer.0.clone();
+    let mut setup = Setup::new(handler);
+    setup.observer = Some(observer);
+    let mut world = setup.start(&["bad"]).await;
+    world.until("the partition failed", |_| seen.count("PartitionFailed") == 1).await;
+    world.until("the partition is gone", |w| w.status.assigned() == 0).await;
+    assert_eq!(world.status.load(), Load::default());
+    world.source.fail(SourceError::new(SourceErrorKind::Other, "gone"));
+    world.ended().await.expect_err("the source failed, and nothing is waited for");
+}
+
+// Promise: FT-1
+#[tokio::test(start_paused = true)]
+async fn a_broken_partition_that_leaves_is_heard_of() {
+    let handler = TestHandler::new().with_message_complete(|_, _| broken(false));
+    let observer = Arc::new(BrokenObserver::default());
+    let seen = observer.0.clone();
+    let mut setup = Setup::new(handler);
+    setup.observer = Some(observer);
+    let world = setup.start(&["bad"]).await;
+    world.until("the partition failed", |_| seen.count("PartitionFailed") == 1).await;
+    assert!(world.source.revoke(&[partition(0)]).await);
+    assert_eq!(seen.count("Revoked"), 1);
 }
 
 /// Panics when it hears of the first delivery.
