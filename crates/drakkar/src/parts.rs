@@ -12,6 +12,7 @@ use drakkar_sink_kafka::{KafkaSink, KafkaSinkSection};
 use drakkar_source_kafka::{SourceConfig, SourceSettings};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
 /// Everything that the configuration makes. Nothing is connected or started.
@@ -59,7 +60,11 @@ impl Parts {
             let (executor, kafka, retry) = (executor?, core_kafka?, retry?);
             Some(EngineConfig::new(executor, kafka, retry, on_send_failure, slots, records))
         })();
-        let engine = engine.and_then(|engine| note(found, engine));
+        let engine = engine.and_then(|engine| note(found, engine)).map(|mut engine| {
+            // Workers that wait for the same broker must not come back in step.
+            engine.seed = RandomState::new().build_hasher().finish();
+            engine
+        });
         let pool = pool.and_then(|pool| note(found, pool.validate()));
         let source = source.and_then(|source| note(found, source.validate("kafka", drain_timeout)));
         let client = client.and_then(|client| note(found, client.validate("kafka")));
