@@ -73,9 +73,9 @@ pub const FIELDS: &[Field] = &[
     Field {
         name: "linger_ms",
         kind: Kind::Int { min: 0, max: LINGER_MAX },
-        default: Some("1"),
-        about: "How many milliseconds the client waits for more records to travel with. The engine \
-                gathers batches before, so waiting longer saves little and delays everything.",
+        default: Some("5"),
+        about: "How many milliseconds the client waits for more records of a partition to travel \
+                with; its own default. 0 sends each at once and costs a request each.",
     },
     Field {
         name: "batch_max_items",
@@ -139,7 +139,7 @@ pub struct KafkaSinkSection {
 }
 
 fn default_linger() -> i64 {
-    1
+    5
 }
 
 fn default_items() -> i64 {

@@ -138,7 +138,7 @@ mod tests {
         let settings = settings(&[], TopicLimit::Unknown);
         check(&settings, "acks", "all");
         check(&settings, "enable.idempotence", "true");
-        check(&settings, "linger.ms", "1");
+        check(&settings, "linger.ms", "5");
         check(&settings, "compression.type", "none");
         check(&settings, "message.max.bytes", "1000000");
         check(&settings, "batch.size", "1000000");

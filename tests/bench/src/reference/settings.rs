@@ -8,7 +8,7 @@ use std::time::Duration;
 pub(crate) const PRODUCER: [(&str, &str); 4] = [
     ("acks", "all"),
     ("enable.idempotence", "true"),
-    ("linger.ms", "1"),
+    ("linger.ms", "5"),
     ("compression.type", "none"),
 ];
 
