@@ -24,6 +24,8 @@ struct State {
     /// In the order of registration, with whether each is connected.
     sinks: Vec<(SinkId, bool)>,
     failed: BTreeMap<PartitionId, String>,
+    /// Partitions with a dead letter that cannot be written, with the last one of which that was told.
+    held: BTreeMap<PartitionId, String>,
 }
 
 impl fmt::Debug for Health {
@@ -85,6 +87,10 @@ impl Health {
         let failed = state.failed.iter();
         reasons
             .extend(failed.map(|(partition, why)| format!("partition_{partition}_failed: {why}")));
+        let held = state.held.iter();
+        reasons.extend(
+            held.map(|(partition, why)| format!("partition_{partition}_dead_letter_held: {why}")),
+        );
         reasons
     }
 }
@@ -97,13 +103,57 @@ impl Observer for Health {
             Event::PartitionFailed { partition, reason } => {
                 self.lock().failed.insert((*partition).clone(), (*reason).to_owned());
             }
+            Event::PartitionRecovered { partition } => {
+                self.lock().failed.remove(*partition);
+            }
+            Event::DeadLetterFailed { partition, offset, error, dropped: false } => {
+                let why = format!("offset {offset}: {error}");
+                self.lock().held.insert((*partition).clone(), why);
+            }
+            Event::DeadLettered { partition, .. } => {
+                self.lock().held.remove(*partition);
+            }
             Event::Assigned { partition }
-            | Event::PartitionRecovered { partition }
             | Event::Revoked { partition, .. }
             | Event::Lost { partition } => {
-                self.lock().failed.remove(*partition);
+                let mut state = self.lock();
+                state.failed.remove(*partition);
+                state.held.remove(*partition);
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drakkar_api::{Offset, SinkError, SinkErrorKind};
+    use drakkar_testkit::TokioClock;
+
+    // Promise: DL-4, FT-1
+    #[test]
+    fn a_dead_letter_that_is_held_shows_until_one_is_written() {
+        let health = Health::new(Arc::new(TokioClock::new()), Duration::from_secs(30));
+        health.observe(&Event::Polled);
+        assert_eq!(health.reasons(), Vec::<String>::new());
+        let partition = PartitionId::new("in", 3);
+        let error = SinkError::permanent(SinkErrorKind::NoTarget, "no such topic");
+        let (offset, partition) = (Offset::new(7), &partition);
+        let failed =
+            |dropped| Event::DeadLetterFailed { partition, offset, error: &error, dropped };
+        health.observe(&failed(true));
+        assert_eq!(health.reasons(), Vec::<String>::new(), "it was dropped, as was asked");
+        health.observe(&failed(false));
+        let reasons = health.reasons();
+        assert_eq!(reasons, ["partition_in:3_dead_letter_held: offset 7: no such topic"]);
+        health.observe(&Event::DeadLettered {
+            partition,
+            offset,
+            kind: "message",
+            error_kind: "timeout",
+            error: "too late",
+        });
+        assert_eq!(health.reasons(), Vec::<String>::new());
     }
 }
