@@ -273,8 +273,8 @@ impl Driver {
     }
 
     /// Performs effects in order. Hook calls and payloads are gathered until the end of the turn.
-    fn perform(&mut self, effects: Vec<Effect>) -> Option<End> {
-        for effect in effects {
+    fn perform(&mut self, mut effects: Vec<Effect>) -> Option<End> {
+        for effect in effects.drain(..) {
             match effect {
                 Effect::Request(credit) => self.shared.source.request(self.epoch, credit),
                 Effect::Arrange(call) => {
@@ -312,6 +312,7 @@ impl Driver {
                 }
             }
         }
+        self.machine.recycle(effects);
         None
     }
 

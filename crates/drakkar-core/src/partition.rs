@@ -51,6 +51,9 @@ use std::sync::Arc;
 use task::{TaskKey, TaskState};
 use window::WindowState;
 
+/// The longest list of effects that is kept for the next input.
+const EFFECTS_KEPT_MAX: usize = 1024;
+
 /// The state of one assigned partition.
 pub(crate) struct Partition {
     id: PartitionId,
@@ -207,6 +210,14 @@ impl Partition {
         }
         self.advance();
         std::mem::take(&mut self.effects)
+    }
+
+    /// Takes the emptied list of effects back, so that not every input costs an allocation.
+    pub(crate) fn recycle(&mut self, effects: Vec<Effect>) {
+        debug_assert!(effects.is_empty());
+        if self.effects.capacity() == 0 && effects.capacity() <= EFFECTS_KEPT_MAX {
+            self.effects = effects;
+        }
     }
 
     /// Does what has become possible: the next window, a commit, more credit, the end of a drain.
