@@ -43,19 +43,19 @@ impl Partition {
         if self.progress.reported.is_some() || self.drain.is_active() {
             return;
         }
-        let waits_for = self.waits_for(offset);
-        let reason = if self.is_full_of_finished() {
+        let stalled = if self.is_full_of_finished() {
             let finished = self.watermark.ahead() - self.watermark.unfinished();
             format!(
-                "stalled: offset {offset} is unfinished, {finished} later ones are finished and \
-                 wait for it (kafka.max_ahead_offsets); {waits_for}"
+                "is unfinished, {finished} later ones are finished and wait for it \
+                 (kafka.max_ahead_offsets)"
             )
         } else if self.now - since >= self.config.stall_after {
-            let seconds = (self.now - since).as_secs();
-            format!("stalled: offset {offset} is unfinished since {seconds} s; {waits_for}")
+            format!("is unfinished since {} s", (self.now - since).as_secs())
         } else {
             return;
         };
+        // Looked for only now: this is called at every input.
+        let reason = format!("stalled: offset {offset} {stalled}; {}", self.waits_for(offset));
         self.progress.reported = Some(offset);
         let partition = &self.id;
         self.observer.observe(&Event::PartitionFailed { partition, reason: &reason });
