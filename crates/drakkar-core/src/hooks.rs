@@ -220,8 +220,7 @@ fn report(
     error: HookError,
     panicked: bool,
 ) -> HookFailure {
-    let error = guard(|| chain(error.as_ref()))
-        .unwrap_or_else(|panic| format!("an error whose text panicked: {panic}"));
+    let error = error_text(&error);
     shared.observer.observe(&Event::HookFailed {
         hook,
         partition: place.partition,
@@ -234,8 +233,13 @@ fn report(
     HookFailure { hook, error, panicked }
 }
 
-/// Writes an error and its sources on one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+/// Writes an error of user code and its sources on one line, whatever its own text does.
+pub(crate) fn error_text(error: &HookError) -> String {
+    guard(|| chain(error.as_ref()))
+        .unwrap_or_else(|panic| format!("an error whose text panicked: {panic}"))
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

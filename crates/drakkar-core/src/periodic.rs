@@ -1,8 +1,8 @@
 //! Periodic tasks: run, wait, run again; never overlapping.
 
-use crate::erased::{guard, panic_text};
-use crate::hooks::chain;
-use drakkar_api::{Clock, Event, HookError, HookResult, Observer};
+use crate::erased::panic_text;
+use crate::hooks::error_text;
+use drakkar_api::{Clock, Event, HookResult, Observer};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use std::fmt;
@@ -79,8 +79,8 @@ impl PeriodicTask {
             let result = AssertUnwindSafe(async { (self.run)().await }).catch_unwind().await;
             let error = match result {
                 Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(text(&error)),
-                Err(panic) => Some(text(&panic_text(panic.as_ref()))),
+                Ok(Err(error)) => Some(error_text(&error)),
+                Err(panic) => Some(error_text(&panic_text(panic.as_ref()))),
             };
             observer.observe(&Event::PeriodicRun {
                 name: &self.name,
@@ -95,16 +95,11 @@ impl PeriodicTask {
     }
 }
 
-/// Writes an error and its sources. An error may panic in that, too.
-fn text(error: &HookError) -> String {
-    guard(|| chain(error.as_ref()))
-        .unwrap_or_else(|panic| format!("an error whose text panicked: {panic}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::TokioClock;
+    use drakkar_api::HookError;
     use std::sync::Mutex;
 
     #[derive(Default)]
