@@ -80,7 +80,8 @@ pub(crate) struct Partition {
     /// The window whose `arrange` runs or waits for its next attempt.
     arranging: Option<WindowId>,
     messages: BTreeMap<Offset, MessageState>,
-    /// The newest message whose work has begun, finished or not: it cannot be taken back.
+    /// The newest message that has left a trace outside, finished or not: a process of it has
+    /// started, an output was handed to a sink, or a dead letter was written.
     newest_started: Option<Offset>,
     tasks: BTreeMap<TaskKey, TaskState>,
     tasks_made: u64,
@@ -99,6 +100,8 @@ pub(crate) struct Partition {
     progress: Progress,
     hooks: HookPresence,
     drain: Drain,
+    /// Answers of hooks that came during a drain, about messages that are about to be given back.
+    parked: Vec<HookAnswer>,
 }
 
 /// Which optional hooks the handler has: known from its type, and learnt when a hook that is written
@@ -172,6 +175,7 @@ impl Partition {
             progress: Progress::default(),
             hooks,
             drain: Drain::default(),
+            parked: Vec::new(),
         }
     }
 
@@ -223,6 +227,7 @@ impl Partition {
     /// Does what has become possible: the next window, a commit, more credit, the end of a drain.
     fn advance(&mut self) {
         self.form_window();
+        self.extend_drain();
         self.report_stall();
         if let Some(position) = self.commit.poll(self.watermark.position(), self.now) {
             self.effects.push(Effect::Commit(position));

@@ -1,14 +1,21 @@
 //! The end of an assignment: a drain, its deadline, or a loss.
 //!
-//! A drain gives back what has not started and finishes what has. The line between the two is an
-//! offset, the *frontier*: the last message whose work has started. Everything up to it is finished,
-//! because a commit can only pass a closed prefix: giving back a message below a finished one would
-//! have the next owner repeat the finished one. Everything beyond it is given back untouched.
+//! A drain gives back what has not started and finishes what has. Started is a message of which
+//! something is to be seen outside: a process of it began to run, an output was handed to a sink, or
+//! a dead letter was written. A message without tasks, or with precomputed ones only, has not started
+//! until it puts something out.
+//!
+//! The line between the two is an offset, the *frontier*: the last message that has started.
+//! Everything up to it is finished, because a commit can only pass a closed prefix: giving back a
+//! message below a finished one would have the next owner repeat the finished one. Everything beyond
+//! it is given back: what hooks still answer about it is parked, and taken up only if the frontier
+//! moves beyond it. What is finished beyond it left nothing behind, so its repeat costs next to
+//! nothing; waiting for all that is before it could take the whole deadline.
 //!
 //! With default priorities runs start in offset order, so what is below the frontier has started.
 
 use super::Partition;
-use super::effect::Effect;
+use super::effect::{Effect, HookAnswer};
 use super::task::{TaskKey, TaskPhase, TaskState};
 use super::window::WindowPhase;
 use drakkar_api::{Offset, RunId, Settlement};
@@ -36,6 +43,11 @@ impl Drain {
     /// Returns whether the end has begun: nothing new is taken in.
     pub(super) fn is_active(self) -> bool {
         self != Self::No
+    }
+
+    /// Returns whether a message is beyond what is finished.
+    pub(super) fn gives_back(self, offset: Offset) -> bool {
+        matches!(self, Self::Active { frontier, .. } if Some(offset) > frontier)
     }
 
     pub(super) fn is_over(self) -> bool {
@@ -66,6 +78,27 @@ impl Partition {
             self.drain.commit_answered(true);
             self.commit.force();
         }
+    }
+
+    /// Something of a message is to be seen outside: a drain must finish it, and all before it.
+    pub(super) fn mark_started(&mut self, offset: Offset) {
+        self.newest_started = self.newest_started.max(Some(offset));
+    }
+
+    /// Returns whether a hook answered about messages that are about to be given back.
+    pub(super) fn is_beyond_drain(&self, answer: &HookAnswer) -> bool {
+        let first = match answer {
+            HookAnswer::TaskComplete { task, .. } | HookAnswer::Error { task, .. } => {
+                self.tasks.get(&task.get()).and_then(|task| task.offsets.first())
+            }
+            HookAnswer::MessageComplete { offset, .. } => Some(offset),
+            HookAnswer::WindowComplete { window, .. } => {
+                self.windows.get(window).and_then(|window| window.messages.first())
+            }
+            // What is in delivery has started.
+            HookAnswer::DeliveryError { .. } => None,
+        };
+        first.is_some_and(|&offset| self.drain.gives_back(offset))
     }
 
     pub(super) fn on_drain(&mut self) {
@@ -151,8 +184,8 @@ impl Partition {
         }
     }
 
-    /// A run started while the partition is drained: if that moves the frontier, what is below it
-    /// must run after all.
+    /// Something started while the partition is drained: if that moves the frontier, what is below it
+    /// must be finished after all.
     pub(super) fn extend_drain(&mut self) {
         let Drain::Active { frontier, given_back, commit_failed } = self.drain else { return };
         if self.newest_started <= frontier {
@@ -168,6 +201,12 @@ impl Partition {
         let again: Vec<_> = again.map(|(&key, _)| key).collect();
         for key in again {
             self.start_attempt(key);
+        }
+        if self.hooks.window_missing {
+            self.finish_held();
+        }
+        for answer in std::mem::take(&mut self.parked) {
+            self.on_hook_answered(answer);
         }
     }
 
@@ -226,6 +265,7 @@ impl Partition {
         self.groups.clear();
         self.letters.clear();
         self.timers.clear();
+        self.parked.clear();
         self.waiting_runs = 0;
         self.busy_messages = 0;
         self.held_bytes = 0;

@@ -221,7 +221,6 @@ impl Partition {
         let message = self.messages.get_mut(&offset).expect("the caller found it");
         message.phase = MessagePhase::Completing;
         self.busy_messages += 1;
-        self.newest_started = self.newest_started.max(Some(offset));
         let skipped = matches!(message.fate, Fate::Skipped);
         let Some(typed) = message.typed.clone().filter(|_| !skipped) else {
             return self.message_outputs_done(offset);
@@ -285,6 +284,7 @@ impl Partition {
             error: cause.error.clone(),
             attempts: cause.attempts,
         };
+        self.mark_started(offset);
         self.send_letter(LetterOwner::Message(offset), letter);
     }
 

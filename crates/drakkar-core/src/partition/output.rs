@@ -72,6 +72,9 @@ struct Origin {
 
 impl Partition {
     pub(super) fn on_hook_answered(&mut self, answer: HookAnswer) {
+        if self.is_beyond_drain(&answer) {
+            return self.parked.push(answer);
+        }
         match answer {
             HookAnswer::TaskComplete { task, result } => self.on_task_hook(task, result),
             HookAnswer::Error { task, result } => self.on_error_hook(task, result),
@@ -129,6 +132,12 @@ impl Partition {
                 Err(error) => return self.on_unroutable(&origin, error.to_string()),
             }
         }
+        let last = match origin.owner {
+            Owner::Task(key) => self.tasks[&key].offsets.last().copied(),
+            Owner::Message(offset) => Some(offset),
+            Owner::Window(id) => self.windows[&id].messages.last().copied(),
+        };
+        self.mark_started(last.expect("outputs have a message"));
         let set = self.draw_key();
         self.sets.insert(set, OutputSet { owner: origin.owner, groups_open: by_lane.len() });
         for (lane, payloads) in by_lane {
@@ -359,7 +368,7 @@ impl Partition {
         self.sets[&self.groups[&group].set].owner
     }
 
-    fn owner_offsets(&self, group: u64) -> Vec<Offset> {
+    pub(super) fn owner_offsets(&self, group: u64) -> Vec<Offset> {
         match self.owner(group) {
             Owner::Task(key) => self.tasks[&key].offsets.clone(),
             Owner::Message(offset) => vec![offset],

@@ -141,7 +141,6 @@ impl Partition {
         match &state.task.precomputed {
             Some(result) => {
                 let execution = Execution::from_precomputed(result);
-                self.mark_started(key);
                 self.on_attempt_ended(key, execution);
             }
             None => {
@@ -170,13 +169,8 @@ impl Partition {
             slot,
             queue_wait,
         });
-        self.mark_started(key);
-        self.extend_drain();
-    }
-
-    fn mark_started(&mut self, key: TaskKey) {
-        let last = self.tasks.get(&key).and_then(|state| state.offsets.last().copied());
-        self.newest_started = self.newest_started.max(last);
+        let last = *state.offsets.last().expect("a started task has a message");
+        self.mark_started(last);
     }
 
     pub(super) fn on_task_finished(&mut self, run: RunId, execution: Execution) {

@@ -95,6 +95,10 @@ struct World {
     settled: BTreeSet<Offset>,
     given_back: BTreeSet<Offset>,
     lettered: BTreeSet<Offset>,
+    /// Offsets of which a process ran, a payload was sent, or a dead letter was written.
+    traced: BTreeSet<Offset>,
+    /// The messages of each window.
+    windows: BTreeMap<WindowId, BTreeSet<Offset>>,
     /// Payloads without an end.
     unsettled_payloads: BTreeSet<(Offset, String)>,
     message_hooks: BTreeSet<Offset>,
@@ -133,6 +137,8 @@ impl World {
             settled: BTreeSet::new(),
             given_back: BTreeSet::new(),
             lettered: BTreeSet::new(),
+            traced: BTreeSet::new(),
+            windows: BTreeMap::new(),
             unsettled_payloads: BTreeSet::new(),
             message_hooks: BTreeSet::new(),
             committed: None,
@@ -190,7 +196,11 @@ impl World {
             assert!(self.over.is_none(), "nothing comes after the end: {effect:?}");
             match effect {
                 Effect::Request(credit) => self.granted += credit.messages,
-                Effect::Arrange(call) => self.open.push(Open::Arrange(call)),
+                Effect::Arrange(call) => {
+                    let offsets = call.messages.iter().map(|(source, _)| source.offset);
+                    self.windows.entry(call.window).or_default().extend(offsets);
+                    self.open.push(Open::Arrange(call));
+                }
                 Effect::Submit(run) => {
                     let offsets = run.task.source_offsets.clone();
                     self.open.push(Open::Waiting(run.id, offsets));
@@ -205,6 +215,10 @@ impl World {
                 }
                 Effect::Deliver { items, .. } => {
                     for item in items {
+                        let ItemKey::Payload { group, .. } = item.key else {
+                            unreachable!("letters have an effect of their own")
+                        };
+                        self.traced.extend(self.machine.owner_offsets(group));
                         self.unsettled_payloads.insert((item.id.offset(), item.id.to_string()));
                         self.open.push(Open::Item(item.key, item.id));
                     }
@@ -214,6 +228,7 @@ impl World {
                         LetterContent::Message => None,
                         LetterContent::Payload { id, .. } => Some(id.clone()),
                     };
+                    self.traced.insert(letter.source.offset);
                     self.open.push(Open::Letter(key, id, letter.source.offset));
                 }
                 Effect::Settle(offset, Settlement::GivenBack) => {
@@ -274,6 +289,7 @@ impl World {
         match open {
             Open::Arrange(call) => self.answer_arrange(call),
             Open::Waiting(task, offsets) => {
+                self.traced.extend(&offsets);
                 self.open.push(Open::Running(task, offsets));
                 let queue_wait = Duration::ZERO;
                 self.handle(Input::TaskStarted { task, slot: 0, queue_wait });
@@ -491,18 +507,26 @@ proptest! {
             }
         }
         world.commit_faults = 0;
+        let before = world.settled.clone();
+        let last = world.traced.last().and_then(|traced| {
+            world.windows.values().filter(|window| window.contains(traced)).flatten().max()
+        });
+        let last = last.copied();
         world.handle(Input::Drain);
         world.run_dry();
         let clean = world.over.expect("a drain ends by itself");
         prop_assert!(clean || world.commit_faults > 0, "unclean without a cause");
         if clean {
-            // Nothing that was finished will be done again by the next owner.
-            let finished = world.settled.iter().filter(|offset| {
+            // Nothing that left a trace will be done again by the next owner.
+            let again = world.traced.iter().filter(|offset| {
                 world.committed.is_none_or(|committed| offset.next() > committed)
             });
-            prop_assert_eq!(finished.count(), 0, "finished, but not committed");
+            prop_assert_eq!(again.count(), 0, "it left a trace, but is not committed");
         }
         prop_assert!(world.settled.is_disjoint(&world.given_back));
+        // Nothing is waited for that was not before a trace, or in one window with it.
+        let waited_for = world.settled.difference(&before).max().copied();
+        prop_assert!(waited_for <= last, "{waited_for:?} had not started");
     }
 }
 
@@ -560,6 +584,50 @@ fn an_expired_drain_commits_what_is_finished() {
     }
     assert_eq!(world.over, Some(false));
     assert_eq!(world.committed, Some(offsets[0].next()));
+}
+
+// Promise: RB-1
+#[test]
+fn an_answer_beyond_the_line_waits_until_the_line_moves() {
+    let weather = Weather {
+        seed: 1,
+        faults: 0,
+        has_task_hook: false,
+        has_message_hook: true,
+        has_window_hook: false,
+        knows_hooks: true,
+    };
+    let mut world = World::new(weather);
+    world.produce(3);
+    let Some(Open::Arrange(call)) = world.open.pop() else { panic!("a window is arranged") };
+    let messages: Vec<_> = call.messages.into_iter().map(|(m, _)| (m.offset, decode(m))).collect();
+    let offsets: Vec<_> = messages.iter().map(|(offset, _)| *offset).collect();
+    let task = |offset: Offset| (Task::for_offset(offset), Priority::default());
+    let result = Ok(vec![task(offsets[0]), task(offsets[2])]);
+    world.handle(Input::Arranged { window: call.window, messages, result });
+    let start = |task| Input::TaskStarted { task, slot: 0, queue_wait: Duration::ZERO };
+    world.handle(start(RunId::new(1)));
+    let effects = world.machine.handle(Input::Drain, world.now);
+    let withdrawn = |effect: &Effect| matches!(effect, Effect::Withdraw(runs) if runs.len() == 1);
+    assert!(effects.iter().any(withdrawn), "{effects:?}");
+    let result = Ok(Outputs::new().with(KafkaRecord::bytes("x").to("a")));
+    let answer = HookAnswer::MessageComplete { offset: offsets[1], result };
+    let effects = world.machine.handle(Input::HookAnswered(answer), world.now);
+    assert!(effects.is_empty(), "the second message is about to be given back: {effects:?}");
+    // The third was on its way into a slot when it was asked back.
+    let effects = world.machine.handle(start(RunId::new(2)), world.now);
+    let sent =
+        |effect: &Effect| matches!(effect, Effect::Deliver { items, .. } if items.len() == 1);
+    assert!(effects.iter().any(sent), "{effects:?}");
+    world.open.retain(|open| !matches!(open, Open::Waiting(..) | Open::Hook(_)));
+    world.perform(effects);
+    for run in 1..=2 {
+        let execution = Execution::without_process(TaskOutcome::Success);
+        world.handle(Input::TaskFinished { task: RunId::new(run), execution });
+    }
+    world.run_dry();
+    assert_eq!((world.over, world.committed), (Some(true), Some(offsets[2].next())));
+    assert!(world.given_back.is_empty());
 }
 
 // Promise: RB-1

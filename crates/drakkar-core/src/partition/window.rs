@@ -155,11 +155,18 @@ impl Partition {
             window.results.clear();
             self.held_bytes -= std::mem::take(&mut window.results_bytes);
         }
-        // What a window hook that was called before waits for stays held.
+        self.finish_held();
+    }
+
+    /// Finishes messages that were held for a window hook which is missing. What a window hook that
+    /// was called before waits for stays held, and so does what a drain is about to give back.
+    pub(super) fn finish_held(&mut self) {
         let windows = &self.windows;
-        let held = self.messages.iter().filter(|(_, message)| {
+        let held = self.messages.iter().filter(|&(&offset, message)| {
             let window = windows.get(&message.window).map(|window| window.phase);
-            message.phase == MessagePhase::Held && window == Some(WindowPhase::Working)
+            message.phase == MessagePhase::Held
+                && window == Some(WindowPhase::Working)
+                && !self.drain.gives_back(offset)
         });
         let held: Vec<_> = held.map(|(&offset, _)| offset).collect();
         for offset in held {

@@ -2,7 +2,8 @@
 
 use crate::world::{MILLISECOND, SECOND, Setup, World, input, partition, record};
 use drakkar_api::{
-    BatchLimits, ErrorAction, Hook, Message, Offset, Outputs, Settlement, Task, TaskOutcome,
+    BatchLimits, ErrorAction, Hook, Message, Offset, Outputs, Precomputed, RawInput, Settlement,
+    Task, TaskOutcome,
 };
 use drakkar_testkit::{CommitAnswer, FakeRun, Reaction, TestHandler};
 use std::time::Duration;
@@ -114,6 +115,89 @@ async fn what_hangs_together_with_started_work_is_finished_too() {
     assert!(in_time && about(lasted, 15), "{lasted:?}");
     assert_eq!((world.committed(0), given_back(&world)), (Some(4), vec![4]));
     world.finish().await;
+}
+
+/// No task for "none", a precomputed one for "known", and for the others one with their value.
+fn sparing() -> TestHandler {
+    TestHandler::new().with_arrange(|window, _| {
+        let task = |m: &Message<RawInput>| {
+            let value = m.value().cloned().unwrap_or_default();
+            let task = Task::for_message(m).stdin(value.clone());
+            match &value[..] {
+                b"none" => None,
+                b"known" => Some(task.precomputed(Precomputed::stdout("known"))),
+                _ => Some(task),
+            }
+        };
+        Ok(window.messages().filter_map(task).collect())
+    })
+}
+
+// Promise: RB-1
+#[tokio::test(start_paused = true)]
+async fn what_got_no_process_and_put_nothing_out_does_not_draw_the_line() {
+    for later in ["none", "known"] {
+        let world = warm(Setup::new(sparing()), 1).await;
+        world.produce(0, &["10", "10", "10", later]);
+        world.until_run(2).await;
+        let (in_time, lasted) = revoke(&world, &[0]).await;
+        assert!(in_time && about(lasted, 10), "{later}: {lasted:?}");
+        assert_eq!((world.committed(0), given_back(&world)), (Some(2), vec![2, 3]), "{later}");
+        world.source.assign(&[partition(0)]);
+        world.until_done().await;
+        world.finish().await;
+    }
+}
+
+// Promise: RB-1
+#[tokio::test(start_paused = true)]
+async fn what_has_only_its_last_hook_left_is_given_back_without_its_outputs() {
+    for later in ["none", "known"] {
+        let handler = sparing()
+            .with_message_complete(|group, _| {
+                Ok(Outputs::new().with(record(group.message.offset().to_string())))
+            })
+            .with_slow(Hook::OnMessageComplete, SECOND * 2);
+        let world = warm(Setup::new(handler), 1).await;
+        world.produce(0, &["10", "5", later]);
+        world
+            .until("the last one completes", |w| w.hooks.count(Hook::OnMessageComplete) == 2)
+            .await;
+        let (in_time, lasted) = revoke(&world, &[0]).await;
+        assert!(in_time && about(lasted, 12), "{later}: {lasted:?}");
+        assert_eq!((world.committed(0), given_back(&world)), (Some(2), vec![2, 3]), "{later}");
+        assert_eq!(world.sent(), ["0", "1"], "{later}");
+        assert_eq!(revoked(&world), "true, given_back: 2");
+        world.source.assign(&[partition(0)]);
+        world.until_done().await;
+        assert_eq!(world.sent(), ["0", "1", "3", "2"], "{later}");
+        world.finish().await;
+    }
+}
+
+// Promise: RB-1
+#[tokio::test(start_paused = true)]
+async fn what_was_put_out_or_dead_lettered_draws_the_line() {
+    for precomputed in
+        [Precomputed::stdout("known"), Precomputed { exit_code: 1, ..Precomputed::stdout("no") }]
+    {
+        let ends = precomputed.clone();
+        let handler = echo().with_arrange(move |window, _| {
+            let task = |m: &Message<RawInput>| {
+                let value = m.value().cloned().unwrap_or_default();
+                let task = Task::for_message(m).stdin(value.clone());
+                if value == "known" { task.precomputed(ends.clone()) } else { task }
+            };
+            Ok(window.messages().map(task).collect())
+        });
+        let world = warm(Setup::new(handler), 1).await;
+        world.produce(0, &["5", "5", "known", "5"]);
+        world.until_run(2).await;
+        let (in_time, lasted) = revoke(&world, &[0]).await;
+        assert!(in_time && about(lasted, 10), "{lasted:?}");
+        assert_eq!((world.committed(0), given_back(&world)), (Some(4), vec![4]));
+        world.finish().await;
+    }
 }
 
 // Promise: RB-1, DL-2
