@@ -66,8 +66,10 @@ pub const EXECUTOR_FIELDS: &[Field] = &[
         name: "max_buffered_bytes",
         kind: Kind::Int { min: 1_048_576, max: MAX },
         default: Some("268435456"),
-        about: "No message is polled once messages, captured outputs and undelivered payloads take \
-                this many bytes; polling resumes at half of it.",
+        about: "No message is polled once messages, inputs of tasks, captured outputs and \
+                undelivered payloads take this many bytes; polling resumes at half of it. Once \
+                those of messages in windows alone take as many, no window is formed of what is \
+                buffered either; only what is arranged already may exceed it.",
     },
     Field {
         name: "max_open_windows",

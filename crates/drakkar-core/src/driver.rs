@@ -265,6 +265,7 @@ impl Driver {
 
     /// Lets the machine decide, performs that, and tells the gate what it did to the load.
     fn handle(&mut self, input: Input, now: Instant) -> Option<End> {
+        self.machine.set_windows(self.shared.windows());
         let effects = self.machine.handle(input, now);
         let end = self.perform(effects);
         let load = self.machine.load();
@@ -439,7 +440,8 @@ impl Driver {
 
 /// Returns what messages contribute to the load while they are in the mail.
 pub(crate) fn arrived_load(messages: &[SourceMessage]) -> Load {
-    Load { count: messages.len(), bytes: messages.iter().map(SourceMessage::size_bytes).sum() }
+    let bytes = messages.iter().map(SourceMessage::size_bytes).sum();
+    Load { count: messages.len(), bytes, working_bytes: 0 }
 }
 
 /// Brings what the executor tells to the partition.

@@ -40,7 +40,7 @@ use crate::retry::Jitter;
 use crate::watermark::Watermark;
 use drain::Drain;
 use drakkar_api::{
-    Credit, Epoch, Event, Handler, Instant, Observer, Offset, PartitionId, Settlement,
+    Credit, Epoch, Event, Flow, Handler, Instant, Observer, Offset, PartitionId, Settlement,
     SourceMessage, WindowId, WrittenHooks,
 };
 use message::MessageState;
@@ -77,6 +77,8 @@ pub(crate) struct Partition {
 
     windows: BTreeMap<WindowId, WindowState>,
     windows_formed: u64,
+    /// Whether a window may be formed, as far as all partitions together go.
+    windows_flow: Flow,
     /// The window whose `arrange` runs or waits for its next attempt.
     arranging: Option<WindowId>,
     messages: BTreeMap<Offset, MessageState>,
@@ -159,6 +161,7 @@ impl Partition {
             jitter: Jitter::new(seed),
             windows: BTreeMap::new(),
             windows_formed: 0,
+            windows_flow: Flow::Open,
             arranging: None,
             messages: BTreeMap::new(),
             newest_started: None,
@@ -216,6 +219,12 @@ impl Partition {
         std::mem::take(&mut self.effects)
     }
 
+    /// Hears whether windows may be formed, as far as all partitions together go. What is buffered
+    /// goes on with the next input.
+    pub(crate) fn set_windows(&mut self, flow: Flow) {
+        self.windows_flow = flow;
+    }
+
     /// Takes the emptied list of effects back, so that not every input costs an allocation.
     pub(crate) fn recycle(&mut self, effects: Vec<Effect>) {
         debug_assert!(effects.is_empty());
@@ -250,6 +259,7 @@ impl Partition {
         Load {
             count: queued + self.tasks.len() + self.busy_messages,
             bytes: self.queued_bytes + self.held_bytes,
+            working_bytes: self.held_bytes,
         }
     }
 

@@ -126,6 +126,8 @@ pub(crate) struct Shared {
     /// The running hooks of the whole worker.
     worker_hooks: Mutex<JoinSet<()>>,
     closing: AtomicBool,
+    /// Whether no window is formed, because of bytes.
+    windows_closed: AtomicBool,
 }
 
 /// What [`Shared`] is made of.
@@ -164,6 +166,7 @@ impl Shared {
             hooks: Mutex::new(parts.hooks),
             worker_hooks: Mutex::default(),
             closing: AtomicBool::new(false),
+            windows_closed: AtomicBool::new(false),
         }
     }
 
@@ -175,7 +178,15 @@ impl Shared {
             return;
         }
         let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(flow) = gate.update(before, after) else { return };
+        let flow = gate.update(before, after);
+        let windows_closed = gate.windows() == Flow::Closed;
+        if self.windows_closed.swap(windows_closed, Ordering::SeqCst) && !windows_closed {
+            // Whoever waits for it looks again.
+            for epoch in self.partitions.epochs() {
+                self.partitions.send(epoch, Input::Tick);
+            }
+        }
+        let Some(flow) = flow else { return };
         if !self.is_closing() {
             self.source.set_flow(flow);
         }
@@ -189,6 +200,14 @@ impl Shared {
 
     pub(crate) fn is_backpressured(&self) -> bool {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner).flow() == Flow::Closed
+    }
+
+    /// Returns whether windows may be formed, as far as bytes go.
+    pub(crate) fn windows(&self) -> Flow {
+        match self.windows_closed.load(Ordering::SeqCst) {
+            true => Flow::Closed,
+            false => Flow::Open,
+        }
     }
 
     /// Closes the flow for good.

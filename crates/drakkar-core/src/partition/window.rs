@@ -5,7 +5,7 @@ use super::message::{Fate, MessagePhase, MessageState};
 use super::{HookFailure, Partition};
 use crate::erased::AnyCompletedWindow;
 use drakkar_api::{
-    Event, Instant, Offset, SourceError, SourceErrorKind, Task, TaskOutput, WindowId,
+    Event, Flow, Instant, Offset, SourceError, SourceErrorKind, Task, TaskOutput, WindowId,
 };
 use drakkar_api::{Outputs, Priority};
 use std::sync::Arc;
@@ -46,7 +46,8 @@ pub(super) enum WindowPhase {
 impl Partition {
     /// Forms a window, if one may be formed and there is something to put into it.
     pub(super) fn form_window(&mut self) {
-        if self.arranging.is_some() || self.drain.is_active() || !self.may_open_window() {
+        let held_back = self.windows_flow == Flow::Closed || !self.may_open_window();
+        if self.arranging.is_some() || self.drain.is_active() || held_back {
             return;
         }
         let room = self.config.ahead_max.saturating_sub(self.watermark.ahead());

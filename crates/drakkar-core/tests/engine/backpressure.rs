@@ -1,7 +1,7 @@
 //! What stops messages from flowing, whom it stops, and when they flow again.
 
 use crate::world::{MILLISECOND, ROOMY, SECOND, Setup, World, input, partition, record};
-use drakkar_api::{Flow, Hook, Outputs, Task};
+use drakkar_api::{Flow, Hook, Message, Outputs, RawInput, Task};
 use drakkar_core::Thresholds;
 use drakkar_testkit::{Answer, FakeRun, Reaction, TestHandler};
 use std::time::Duration;
@@ -114,6 +114,83 @@ async fn what_tasks_are_given_counts_too() {
     let world = setup.start(&["a", "b"]).await;
     world.until_seen("TaskStarted", 2).await;
     assert_eq!(world.status.load().bytes, 140_002);
+    world.until_done().await;
+    world.finish().await;
+}
+
+/// Each task is given 3000 bytes; nothing is arranged beyond 10,000 until 5000 are left.
+fn heavy() -> Setup<TestHandler> {
+    let handler = TestHandler::new().with_arrange(|window, _| {
+        Ok(window.messages().map(|m| Task::for_message(m).stdin(vec![b'i'; 3000])).collect())
+    });
+    Setup::new(handler)
+        .config(|config| {
+            config.load_bytes = Thresholds { pause_at: 10_000, resume_at: 5_000 };
+            config.window_size = 1;
+            config.buffer_messages = 30;
+        })
+        .tasks(8, |_, _| FakeRun::exit(0).lasting(SECOND))
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn bytes_at_the_high_mark_stop_windows_of_what_is_buffered_too() {
+    let world = heavy().start(&["x"; 20]).await;
+    world.until("the buffer is full", |w| handed_over(w) == 20).await;
+    tokio::time::sleep(MILLISECOND * 500).await;
+    let arranged = world.hooks.count(Hook::Arrange);
+    assert!((4..=5).contains(&arranged), "four are enough, a fifth may be under way: {arranged}");
+    for _ in 0..40 {
+        tokio::time::sleep(MILLISECOND * 100).await;
+        let bytes = world.status.load().bytes;
+        assert!(bytes <= 10_000 + 2 * 3001 + 20, "{bytes}");
+    }
+    world.until_done().await;
+    assert_eq!(world.hooks.count(Hook::Arrange), 20);
+    world.finish().await;
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_waits_for_room_hears_when_another_makes_it() {
+    let handler = TestHandler::new()
+        .with_arrange(|window, _| {
+            let task = |m: &Message<RawInput>| {
+                let bytes = if m.partition() == &partition(0) { 3000 } else { 0 };
+                Task::for_message(m).stdin(vec![b'i'; bytes])
+            };
+            Ok(window.messages().map(task).collect())
+        })
+        .with_slow(Hook::Arrange, MILLISECOND * 500);
+    let setup = Setup::new(handler)
+        .config(|config| {
+            config.load_bytes = Thresholds { pause_at: 10_000, resume_at: 5_000 };
+            config.window_size = 4;
+        })
+        .tasks(8, |task, _| {
+            FakeRun::exit(0).lasting(if input(task).is_empty() { MILLISECOND } else { SECOND * 5 })
+        });
+    let world = setup.start(&["x"; 4]).await;
+    world.until("its window is being arranged", |w| w.hooks.count(Hook::Arrange) == 1).await;
+    tokio::time::sleep(MILLISECOND * 100).await;
+    world.produce(1, &["x"; 8]);
+    world.source.assign(&[partition(1)]);
+    tokio::time::sleep(SECOND * 4).await;
+    assert_eq!(world.committed(1), Some(4), "the first window was under way");
+    world.until_committed(1, 8).await;
+    world.until_done().await;
+    world.finish().await;
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_buffers_alone_never_stops_windows() {
+    let setup = Setup::new(TestHandler::new()).config(|config| {
+        config.load_bytes = Thresholds { pause_at: 10_000, resume_at: 5_000 };
+        config.window_size = 1;
+    });
+    let large = "x".repeat(9_000);
+    let world = setup.start(&[large.as_str(); 3]).await;
     world.until_done().await;
     world.finish().await;
 }
