@@ -12,7 +12,9 @@
 //! what is arranged goes on, so the bytes may exceed the mark by what open windows still put out.
 //!
 //! Messages that wait in a partition which has reached its own limits are left out of the count:
-//! its buffer bounds them, and it must not stop the others.
+//! its buffer bounds them, and it must not stop the others. So are those of a partition whose
+//! `arrange` takes longer than [`arrange_patience`](crate::EngineConfig::arrange_patience), together
+//! with the window that is being arranged.
 
 use drakkar_api::Flow;
 

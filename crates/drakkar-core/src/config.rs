@@ -313,6 +313,9 @@ pub struct EngineConfig {
     pub arrange_retries_max: u32,
     /// The waits between those.
     pub arrange_backoff: Backoff,
+    /// How long a window may be arranged before it and what waits behind it are left out of the
+    /// load.
+    pub arrange_patience: Duration,
     /// How often a payload is sent again by itself.
     pub delivery_retries_max: u32,
     /// The waits between those.
@@ -399,6 +402,7 @@ impl EngineConfig {
                 initial: Duration::from_millis(100),
                 max: Duration::from_secs(5),
             },
+            arrange_patience: Duration::from_secs(1),
             delivery_retries_max: retry.max_retries,
             delivery_backoff: Backoff {
                 initial: Duration::from_millis(retry.initial_backoff_ms),

@@ -248,19 +248,30 @@ impl Partition {
     /// Returns when time alone makes something due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let timer = self.timers.keys().next().map(|&(at, _)| at);
-        [timer, self.commit.next_due(), self.stall_due()].into_iter().flatten().min()
+        let overdue = self.arrange_overdue_at().filter(|&at| at > self.now);
+        [timer, self.commit.next_due(), self.stall_due(), overdue].into_iter().flatten().min()
     }
 
     /// Returns what this partition contributes to backpressure. Messages that wait while no window
     /// may be formed do not count: the buffer bounds them, and one partition that cannot go on must
-    /// not stop the others.
+    /// not stop the others. The same holds when `arrange` takes long, also for its own window.
     pub(crate) fn load(&self) -> Load {
-        let queued = if self.may_open_window() { self.queue.len() } else { 0 };
+        let overdue = self.arrange_overdue_at().is_some_and(|at| at <= self.now);
+        let arranging = self.arranging.filter(|_| overdue);
+        let left_out = arranging.map_or(0, |id| self.windows[&id].messages.len());
+        let counts = self.may_open_window() && !overdue;
+        let queued = if counts { self.queue.len() } else { 0 };
         Load {
-            count: queued + self.tasks.len() + self.busy_messages,
+            count: queued + self.tasks.len() + self.busy_messages - left_out,
             bytes: self.queued_bytes + self.held_bytes,
             working_bytes: self.held_bytes,
         }
+    }
+
+    /// Returns when the window that is being arranged will have taken long.
+    fn arrange_overdue_at(&self) -> Option<Instant> {
+        let window = self.arranging.and_then(|id| self.windows.get(&id))?;
+        Some(window.formed_at + self.config.arrange_patience)
     }
 
     /// Returns whether the limits of this partition permit one more window.

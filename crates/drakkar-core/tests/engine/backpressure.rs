@@ -1,7 +1,9 @@
 //! What stops messages from flowing, whom it stops, and when they flow again.
 
 use crate::world::{MILLISECOND, ROOMY, SECOND, Setup, World, input, partition, record};
-use drakkar_api::{Flow, Hook, Message, Outputs, RawInput, Task};
+use drakkar_api::{
+    Context, Flow, Handler, Hook, HookResult, Message, Outputs, RawInput, Task, Window,
+};
 use drakkar_core::Thresholds;
 use drakkar_testkit::{Answer, FakeRun, Reaction, TestHandler};
 use std::time::Duration;
@@ -13,7 +15,7 @@ fn second(task: &Task, _attempt: u32) -> FakeRun {
     FakeRun::success(text).lasting(lasting)
 }
 
-fn handed_over(world: &crate::world::World) -> usize {
+fn handed_over(world: &World) -> usize {
     world.source.handed_over().len()
 }
 
@@ -296,6 +298,43 @@ async fn a_blocked_partition_does_not_stop_the_others() {
     world.seen.clear();
     world.until_done().await;
     assert_eq!(world.seen.count("PartitionRecovered"), 1, "what was reported is taken back");
+    world.finish().await;
+}
+
+/// Its `arrange` does not answer for partition 0.
+struct Hanging;
+
+impl Handler for Hanging {
+    type Input = RawInput;
+
+    async fn arrange(&self, window: &Window<RawInput>, _cx: &Context) -> HookResult<Vec<Task>> {
+        if window.partition() == &partition(0) {
+            std::future::pending::<()>().await;
+        }
+        Ok(window.messages().map(Task::for_message).collect())
+    }
+}
+
+// Promise: FT-1, RB-3
+#[tokio::test(start_paused = true)]
+async fn an_arrange_that_hangs_does_not_stop_the_other_partitions() {
+    let setup = Setup::of(Hanging).tasks(8, second).config(|config| {
+        config.window_size = 10;
+        config.buffer_messages = 40;
+        config.load_count = Thresholds { pause_at: 32, resume_at: 8 };
+    });
+    let world = setup.start(&["x"; 200]).await;
+    world.until("the flow is closed", |w| w.source.flow() == Flow::Closed).await;
+    let load = world.status.load().count;
+    assert!(load >= 32, "its messages count at first: {load}");
+    world.produce(1, &["x"; 100]);
+    world.source.assign(&[partition(1)]);
+    let began = tokio::time::Instant::now();
+    world.until_committed(1, 100).await;
+    assert!(began.elapsed() < SECOND * 30, "{:?}", began.elapsed());
+    assert!(handed_over(&world) <= 10 + 40 + 100, "its buffer bounds it");
+    assert!(world.source.revoke(&[partition(0)]).await);
+    assert_eq!((world.committed(0), world.status.load().count), (None, 0));
     world.finish().await;
 }
 
