@@ -53,7 +53,9 @@ pub const EXECUTOR_FIELDS: &[Field] = &[
         name: "max_tasks_per_window",
         kind: Kind::Int { min: 1, max: 100_000_000 },
         default: Some("10000"),
-        about: "The most tasks that one `arrange` may return; more is an error of the hook.",
+        about: "The most tasks that one `arrange` may return; more is an error of the hook. When a \
+                window is taken message by message because its `arrange` failed, what makes more \
+                together waits for its turn, as a window of its own.",
     },
     Field {
         name: "max_replacements",

@@ -235,6 +235,7 @@ impl Partition {
 
     /// Does what has become possible: the next window, a commit, more credit, the end of a drain.
     fn advance(&mut self) {
+        self.go_on_isolating();
         self.form_window();
         self.extend_drain();
         self.report_stall();

@@ -53,7 +53,10 @@ impl Partition {
                 Err(failure) => self.on_arrange_failed(id, attempt, &failure),
             },
             WindowPhase::Isolating { index } => self.on_isolated(id, index, result),
-            WindowPhase::Working | WindowPhase::Completing | WindowPhase::DeadLettering => {}
+            WindowPhase::Isolated { .. }
+            | WindowPhase::Working
+            | WindowPhase::Completing
+            | WindowPhase::DeadLettering => {}
         }
     }
 
@@ -84,7 +87,7 @@ impl Partition {
 
     /// A task must name open messages of this partition, and there must not be too many. They are
     /// counted for each call of `arrange`: when a window is taken message by message, one message
-    /// must not suffer for what its neighbours made.
+    /// must not suffer for what its neighbours made; what are too many together waits.
     fn check_tasks(&self, tasks: Vec<(Task, Priority)>) -> Arranged {
         let total = tasks.len();
         if total > self.config.window_tasks_max {
@@ -149,21 +152,45 @@ impl Partition {
         }
     }
 
-    fn on_isolated(&mut self, id: WindowId, index: usize, result: Arranged) {
-        let window = self.windows.get_mut(&id).expect("the caller found it");
+    /// Takes the tasks of one message. If they are too many together with those of the messages
+    /// before it, these go ahead as a window of their own.
+    fn on_isolated(&mut self, mut id: WindowId, mut index: usize, result: Arranged) {
+        let window = &self.windows[&id];
         let offset = window.messages[index];
-        let next = index + 1;
-        let more = next < window.messages.len();
         match result {
-            Ok(tasks) => window.collected.extend(tasks),
+            Ok(tasks) => {
+                if window.collected.len() + tasks.len() > self.config.window_tasks_max {
+                    id = self.divide_window(id, index);
+                    index = 0;
+                }
+                let window = self.windows.get_mut(&id).expect("it is being arranged");
+                window.collected.extend(tasks);
+            }
             Err(failure) => {
                 // Those for the whole window, and this one.
                 let calls = self.config.arrange_retries_max.saturating_add(2);
                 self.doom(offset, Fate::from_calls(&failure, calls));
             }
         }
-        let window = self.windows.get_mut(&id).expect("still there");
-        if more {
+        let window = self.windows.get_mut(&id).expect("it is being arranged");
+        window.phase = WindowPhase::Isolated { next: index + 1 };
+        self.go_on_isolating();
+    }
+
+    /// Takes the next message of a window that is taken message by message, or ends that. What is
+    /// left of a divided window waits until its tasks make not too many with those that are open,
+    /// and not too many windows are.
+    pub(super) fn go_on_isolating(&mut self) {
+        let Some(id) = self.arranging else { return };
+        let windows = self.windows.len();
+        let window = self.windows.get_mut(&id).expect("it is being arranged");
+        let WindowPhase::Isolated { next } = window.phase else { return };
+        let tasks = self.tasks.len() + window.collected.len();
+        let is_crowded = tasks > self.config.window_tasks_max && !self.tasks.is_empty();
+        if window.is_rest && (is_crowded || windows > self.config.open_windows_max) {
+            return;
+        }
+        if next < window.messages.len() {
             window.phase = WindowPhase::Isolating { index: next };
             self.call_arrange(id, next, 1);
         } else {
@@ -174,7 +201,7 @@ impl Partition {
 
     /// The window has its tasks: attaches all of them before any is started, so that no message
     /// completes between two of its tasks.
-    fn finish_arrange(&mut self, id: WindowId, tasks: Vec<(Task, Priority)>) {
+    pub(super) fn finish_arrange(&mut self, id: WindowId, tasks: Vec<(Task, Priority)>) {
         self.arranging = None;
         let window = self.windows.get_mut(&id).expect("the caller found it");
         window.phase = WindowPhase::Working;

@@ -125,7 +125,9 @@ impl Partition {
         let window = self.windows.remove(&id).expect("it is being arranged");
         debug_assert!(matches!(
             window.phase,
-            WindowPhase::Arranging { .. } | WindowPhase::Isolating { .. }
+            WindowPhase::Arranging { .. }
+                | WindowPhase::Isolating { .. }
+                | WindowPhase::Isolated { .. }
         ));
         for offset in &window.messages {
             let message = self.messages.remove(offset).expect("a window's message is kept");

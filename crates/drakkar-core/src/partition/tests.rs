@@ -114,6 +114,7 @@ impl World {
             buffer_messages: 12,
             ahead_max: 40,
             replacements_max: 3,
+            window_tasks_max: 8,
             ..EngineConfig::default()
         };
         let sinks = vec![SinkId::new(SinkKind::Kafka, "a"), SinkId::new(SinkKind::Kafka, "b")];

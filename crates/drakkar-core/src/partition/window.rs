@@ -16,6 +16,8 @@ pub(super) struct WindowState {
     pub(super) messages: Vec<Offset>,
     pub(super) formed_at: Instant,
     pub(super) phase: WindowPhase,
+    /// Whether it is what was left of another one, of which there were too many tasks.
+    pub(super) is_rest: bool,
     /// Tasks that `arrange` returned so far, while the window is taken message by message.
     pub(super) collected: Vec<(Task, Priority)>,
     pub(super) open_tasks: usize,
@@ -35,6 +37,9 @@ pub(super) enum WindowPhase {
     Arranging { attempt: u32 },
     /// `arrange` runs for message number `index` alone.
     Isolating { index: usize },
+    /// `arrange` has run for the messages before number `next`, one by one; their tasks may have to
+    /// wait until there is room for them.
+    Isolated { next: usize },
     /// Its tasks and messages are being worked on.
     Working,
     /// `on_window_complete`, or the delivery of its outputs.
@@ -81,6 +86,7 @@ impl Partition {
             messages: offsets,
             formed_at: self.now,
             phase: WindowPhase::Arranging { attempt: 1 },
+            is_rest: false,
             collected: Vec::new(),
             open_tasks: 0,
             tasks_total: 0,
@@ -90,6 +96,36 @@ impl Partition {
         self.windows.insert(id, state);
         self.arranging = Some(id);
         self.call_arrange(id, 0, usize::MAX);
+    }
+
+    /// Makes a window of its own of the messages from number `first` on, which takes the place of the
+    /// window that is being arranged; that one gets the tasks that were collected.
+    pub(super) fn divide_window(&mut self, id: WindowId, first: usize) -> WindowId {
+        self.windows_formed += 1;
+        let rest = WindowId::new(self.windows_formed);
+        let window = self.windows.get_mut(&id).expect("the caller found it");
+        let messages = window.messages.split_off(first);
+        window.open_messages -= messages.len();
+        let collected = std::mem::take(&mut window.collected);
+        for offset in &messages {
+            self.messages.get_mut(offset).expect("a window's message is kept").window = rest;
+        }
+        let state = WindowState {
+            open_messages: messages.len(),
+            messages,
+            formed_at: window.formed_at,
+            phase: WindowPhase::Isolating { index: 0 },
+            is_rest: true,
+            collected: Vec::new(),
+            open_tasks: 0,
+            tasks_total: 0,
+            results: Vec::new(),
+            results_bytes: 0,
+        };
+        self.windows.insert(rest, state);
+        self.finish_arrange(id, collected);
+        self.arranging = Some(rest);
+        rest
     }
 
     /// Ends a window if nothing of it is open: calls its hook first, if there may be one.

@@ -8,6 +8,7 @@ use drakkar_api::{
 };
 use drakkar_testkit::{FakeRun, TestHandler};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -140,6 +141,61 @@ async fn too_many_tasks_are_an_error_of_the_message_that_makes_them() {
         "those within the limit are not harmed by their neighbours"
     );
     assert_eq!(world.sent().len(), 12);
+    world.finish().await;
+}
+
+/// Six tasks for each message, so that two messages make more than the limit of ten.
+fn six_each(handler: TestHandler) -> Setup<TestHandler> {
+    let handler = handler.with_arrange(|window, _| {
+        Ok(window.messages().flat_map(|m| vec![Task::for_message(m); 6]).collect())
+    });
+    let setup = Setup::new(handler).tasks(4, |_, _| FakeRun::exit(0).lasting(SECOND));
+    setup.config(|config| config.window_tasks_max = 10)
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn a_window_taken_message_by_message_never_has_more_open_tasks_than_one_may_have() {
+    for has_window_hook in [false, true] {
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&sizes);
+        let handler = match has_window_hook {
+            false => TestHandler::new(),
+            true => TestHandler::new().with_window_complete(move |window, _| {
+                let size = (window.messages.len(), window.results.len());
+                log.lock().expect("no panic").push(size);
+                Ok(Outputs::new())
+            }),
+        };
+        let world = six_each(handler).start(&["a", "b", "c", "d", "e"]).await;
+        world.until_done().await;
+        let (mut open, mut most) = (0, 0);
+        for name in world.seen.names() {
+            match name.as_str() {
+                "TaskScheduled" => open += 1,
+                "TaskFinished" => open -= 1,
+                _ => {}
+            }
+            most = most.max(open);
+        }
+        assert!((6..=10).contains(&most), "{most}");
+        assert_eq!((world.executor.records().len(), world.letters().len()), (30, 0));
+        if has_window_hook {
+            assert_eq!(*sizes.lock().expect("no panic"), [(1, 6); 5], "it was divided");
+        }
+        world.finish().await;
+    }
+}
+
+// Promise: FT-3, RB-1
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_room_for_its_tasks_is_given_back() {
+    let world = six_each(TestHandler::new()).start(&["a", "b", "c"]).await;
+    world.until_run(1).await;
+    assert!(world.source.revoke(&[crate::world::partition(0)]).await);
+    assert_eq!((world.committed(0), world.executor.records().len()), (Some(1), 6));
+    world.source.assign(&[crate::world::partition(0)]);
+    world.until_done().await;
     world.finish().await;
 }
 
