@@ -45,7 +45,7 @@ impl Partition {
             self.keep_decoded(offset, typed);
         }
         let result = result.and_then(|tasks| {
-            self.check_tasks(tasks).inspect_err(|failure| self.report_refusal(id, failure))
+            self.check_tasks(tasks).inspect_err(|failure| self.report_refusal(id, None, failure))
         });
         match phase {
             WindowPhase::Arranging { attempt } => match result {
@@ -104,12 +104,12 @@ impl Partition {
     }
 
     /// Reports tasks that are refused as an error of the hook that returned them.
-    fn report_refusal(&self, window: WindowId, failure: &HookFailure) {
+    fn report_refusal(&self, window: WindowId, offset: Option<Offset>, failure: &HookFailure) {
         self.observer.observe(&Event::HookFailed {
             hook: failure.hook,
             partition: Some(&self.id),
             window: Some(window),
-            offset: None,
+            offset,
             task: None,
             error: &failure.error,
             panicked: false,
@@ -159,18 +159,14 @@ impl Partition {
         let offset = window.messages[index];
         match result {
             Ok(tasks) => {
-                if window.collected.len() + tasks.len() > self.config.window_tasks_max {
+                if window.collected_tasks() + tasks.len() > self.config.window_tasks_max {
                     id = self.divide_window(id, index);
                     index = 0;
                 }
                 let window = self.windows.get_mut(&id).expect("it is being arranged");
-                window.collected.extend(tasks);
+                window.collected.push((offset, tasks));
             }
-            Err(failure) => {
-                // Those for the whole window, and this one.
-                let calls = self.config.arrange_retries_max.saturating_add(2);
-                self.doom(offset, Fate::from_calls(&failure, calls));
-            }
+            Err(failure) => self.doom_isolated(offset, &failure),
         }
         let window = self.windows.get_mut(&id).expect("it is being arranged");
         window.phase = WindowPhase::Isolated { next: index + 1 };
@@ -185,7 +181,7 @@ impl Partition {
         let windows = self.windows.len();
         let window = self.windows.get_mut(&id).expect("it is being arranged");
         let WindowPhase::Isolated { next } = window.phase else { return };
-        let tasks = self.tasks.len() + window.collected.len();
+        let tasks = self.tasks.len() + window.collected_tasks();
         let is_crowded = tasks > self.config.window_tasks_max && !self.tasks.is_empty();
         if window.is_rest && (is_crowded || windows > self.config.open_windows_max) {
             return;
@@ -194,14 +190,43 @@ impl Partition {
             window.phase = WindowPhase::Isolating { index: next };
             self.call_arrange(id, next, 1);
         } else {
-            let tasks = std::mem::take(&mut window.collected);
-            self.finish_arrange(id, tasks);
+            self.finish_isolated(id);
         }
+    }
+
+    fn doom_isolated(&mut self, offset: Offset, failure: &HookFailure) {
+        // Those for the whole window, and this one.
+        let calls = self.config.arrange_retries_max.saturating_add(2);
+        self.doom(offset, Fate::from_calls(failure, calls));
+    }
+
+    /// The messages of a window were taken one by one. Meanwhile messages of earlier windows may have
+    /// been settled: a task that names no other is refused, with all that its message got.
+    pub(super) fn finish_isolated(&mut self, id: WindowId) {
+        let window = self.windows.get_mut(&id).expect("it is being arranged");
+        let mut tasks = Vec::new();
+        for (offset, own) in std::mem::take(&mut window.collected) {
+            let late = own.iter().map(|(task, _)| &task.source_offsets).find(|named| {
+                let takes = |at| self.messages.get(at).is_some_and(MessageState::takes_arranged);
+                !named.iter().any(takes)
+            });
+            match late.and_then(|named| named.first()) {
+                None => tasks.extend(own),
+                Some(named) => {
+                    let failure = arrange_failure(format!(
+                        "a task names offset {named}, which was settled before the task could start"
+                    ));
+                    self.report_refusal(id, Some(offset), &failure);
+                    self.doom_isolated(offset, &failure);
+                }
+            }
+        }
+        self.finish_arrange(id, tasks);
     }
 
     /// The window has its tasks: attaches all of them before any is started, so that no message
     /// completes between two of its tasks.
-    pub(super) fn finish_arrange(&mut self, id: WindowId, tasks: Vec<(Task, Priority)>) {
+    fn finish_arrange(&mut self, id: WindowId, tasks: Vec<(Task, Priority)>) {
         self.arranging = None;
         let window = self.windows.get_mut(&id).expect("the caller found it");
         window.phase = WindowPhase::Working;

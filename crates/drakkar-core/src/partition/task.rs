@@ -82,6 +82,7 @@ impl Partition {
         // Messages that were settled while the window was taken one by one need the task no more.
         offsets
             .retain(|offset| self.messages.get(offset).is_some_and(MessageState::takes_arranged));
+        debug_assert!(!offsets.is_empty(), "a task that nobody needs is refused");
         if task.id.is_none() {
             task.id = Some(self.make_task_id(key));
         }
@@ -126,9 +127,6 @@ impl Partition {
     /// Starts the next attempt of a task.
     pub(super) fn start_attempt(&mut self, key: TaskKey) {
         let Some(state) = self.tasks.get_mut(&key) else { return };
-        if state.offsets.is_empty() {
-            return self.settle_task(key, TaskEnd::Replaced);
-        }
         state.attempt += 1;
         self.observer.observe(&Event::TaskScheduled {
             path: TaskPath {

@@ -18,8 +18,9 @@ pub(super) struct WindowState {
     pub(super) phase: WindowPhase,
     /// Whether it is what was left of another one, of which there were too many tasks.
     pub(super) is_rest: bool,
-    /// Tasks that `arrange` returned so far, while the window is taken message by message.
-    pub(super) collected: Vec<(Task, Priority)>,
+    /// Tasks that `arrange` returned so far, while the window is taken message by message, and for
+    /// which message it was called.
+    pub(super) collected: Vec<(Offset, Vec<(Task, Priority)>)>,
     pub(super) open_tasks: usize,
     /// Messages that are not settled.
     pub(super) open_messages: usize,
@@ -46,6 +47,13 @@ pub(super) enum WindowPhase {
     Completing,
     /// The hook is done; messages that it doomed go to the dead letters.
     DeadLettering,
+}
+
+impl WindowState {
+    /// Returns how many tasks were collected.
+    pub(super) fn collected_tasks(&self) -> usize {
+        self.collected.iter().map(|(_, tasks)| tasks.len()).sum()
+    }
 }
 
 impl Partition {
@@ -106,7 +114,6 @@ impl Partition {
         let window = self.windows.get_mut(&id).expect("the caller found it");
         let messages = window.messages.split_off(first);
         window.open_messages -= messages.len();
-        let collected = std::mem::take(&mut window.collected);
         for offset in &messages {
             self.messages.get_mut(offset).expect("a window's message is kept").window = rest;
         }
@@ -123,7 +130,7 @@ impl Partition {
             results_bytes: 0,
         };
         self.windows.insert(rest, state);
-        self.finish_arrange(id, collected);
+        self.finish_isolated(id);
         self.arranging = Some(rest);
         rest
     }

@@ -1,7 +1,7 @@
 //! `arrange` and what belongs to it: repeated as a whole, then message by message, so that one
 //! poisonous message harms nobody else.
 
-use crate::world::{MILLISECOND, SECOND, Setup, broken, record};
+use crate::world::{MILLISECOND, SECOND, Setup, broken, input, record};
 use drakkar_api::{
     Context, DecodeError, ErrorAction, Handler, Hook, HookResult, Message, Offset, Outputs,
     Priority, RawInput, SourceMessage, Task, TaskOutput, Window,
@@ -239,6 +239,41 @@ async fn a_task_for_a_message_that_is_finished_is_refused() {
     world.produce(0, &["b"]);
     world.until_done().await;
     assert_eq!(world.ends(), [(0, "Completed"), (1, "DeadLettered")]);
+    world.finish().await;
+}
+
+// Promise: FT-1
+#[tokio::test(start_paused = true)]
+async fn a_task_for_a_message_that_finishes_before_the_window_is_arranged_is_refused() {
+    // The second window is taken message by message. The task that its first message makes is for
+    // offset 0, which is done while its second message is asked for.
+    let handler = echo()
+        .with_arrange(|window, _| match window.len() {
+            1 => Ok(match tasks(window).remove(0) {
+                task if window.messages().any(is_poison) => {
+                    let offsets = [Offset::new(0)];
+                    vec![Task::for_offsets(offsets).stdin("late"), task]
+                }
+                task => vec![task],
+            }),
+            _ => Err("one by one, please".into()),
+        })
+        .with_slow(Hook::Arrange, SECOND);
+    let setup = Setup::new(handler)
+        .config(|config| {
+            config.arrange_retries_max = 0;
+            config.window_size = 2;
+        })
+        .tasks(4, |task, _| FakeRun::success(input(task)).lasting(MILLISECOND * 2500));
+    let world = setup.start(&["a"]).await;
+    world.until("the first is being arranged", |w| w.hooks.count(Hook::Arrange) == 1).await;
+    world.produce(0, &["poison", "b"]);
+    world.until_done().await;
+    let error = "a task names offset 0, which was settled before the task could start";
+    assert_eq!(world.letters(), [format!("message@1 hook_error arrange x2: {error}")]);
+    assert_eq!(world.ends(), [(0, "Completed"), (1, "DeadLettered"), (2, "Completed")]);
+    assert_eq!(world.sent(), ["a", "b"]);
+    assert!(world.failures().iter().any(|failure| failure.starts_with("Arrange: a task names")));
     world.finish().await;
 }
 
