@@ -4,8 +4,8 @@
 //! anything. Events borrow, so that emitting one allocates nothing.
 
 use crate::{
-    CommitOffset, DecodeError, Execution, Offset, PartitionId, SinkError, SinkId, SourceError,
-    Task, WindowId,
+    CommitOffset, DecodeError, Execution, Offset, PartitionId, Settlement, SinkError, SinkId,
+    SourceError, Task, WindowId,
 };
 use std::fmt;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub enum Event<'a> {
         partition: &'a PartitionId,
         /// Whether everything that had started was finished and committed in time.
         clean: bool,
-        /// How many registered messages were given back untouched.
+        /// How many messages were given back.
         given_back: usize,
         /// How long the drain took.
         duration: Duration,
@@ -166,6 +166,17 @@ pub enum Event<'a> {
         end: MessageEnd,
         /// From the forming of its window to this moment.
         duration: Duration,
+    },
+    /// A message left the worker unfinished, because its assignment ended; its next owner gets it.
+    /// Each message that was consumed ends with this or with
+    /// [`MessageFinished`](Self::MessageFinished).
+    MessageLeft {
+        /// The partition.
+        partition: &'a PartitionId,
+        /// The message.
+        offset: Offset,
+        /// Whether it was given back or abandoned.
+        settlement: Settlement,
     },
     /// All tasks and messages of a window are settled, and its hook has run.
     WindowFinished {

@@ -131,6 +131,20 @@ pub enum Settlement {
     DeadLettered,
     /// Somebody else will get it: it was not started when its assignment ended.
     GivenBack,
+    /// Somebody else will get it again: its assignment ended while it was worked on.
+    Abandoned,
+}
+
+impl Settlement {
+    /// Returns the word for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::DeadLettered => "dead_lettered",
+            Self::GivenBack => "given_back",
+            Self::Abandoned => "abandoned",
+        }
+    }
 }
 
 /// Why a source could not do what it was asked.

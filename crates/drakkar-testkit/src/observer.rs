@@ -88,6 +88,7 @@ fn record(event: &Event<'_>) -> Recorded {
         Event::ParseFailed { partition, offset, .. }
         | Event::Tombstone { partition, offset }
         | Event::MessageFinished { partition, offset, .. }
+        | Event::MessageLeft { partition, offset, .. }
         | Event::DeadLettered { partition, offset, .. }
         | Event::DeadLetterFailed { partition, offset, .. } => {
             recorded.partition = Some((*partition).clone());
