@@ -165,6 +165,7 @@ impl Driver {
                 let text = panic_text(panic.as_ref());
                 let reason = format!("a broken invariant of the engine: {text}");
                 observer.observe(&Event::PartitionFailed { partition, reason: &reason });
+                self.machine.report_all_left();
             }
         }
     }

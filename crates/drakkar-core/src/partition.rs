@@ -313,7 +313,7 @@ impl Partition {
             let bytes = message.size_bytes();
             self.credit_bytes -= i64::try_from(bytes).unwrap_or(i64::MAX);
             if self.drain.is_active() {
-                self.effects.push(Effect::Settle(message.offset, Settlement::GivenBack));
+                self.leave(message.offset, Settlement::GivenBack);
             } else {
                 self.queued_bytes += bytes;
                 self.queue.push_back(message);

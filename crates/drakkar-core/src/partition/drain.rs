@@ -18,7 +18,7 @@ use super::Partition;
 use super::effect::{Effect, HookAnswer};
 use super::task::{TaskKey, TaskPhase, TaskState};
 use super::window::WindowPhase;
-use drakkar_api::{Offset, RunId, Settlement};
+use drakkar_api::{Event, Offset, RunId, Settlement};
 
 /// How far the end of an assignment has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl Partition {
         }
         let mut given_back = self.queue.len();
         for message in std::mem::take(&mut self.queue) {
-            self.effects.push(Effect::Settle(message.offset, Settlement::GivenBack));
+            self.leave(message.offset, Settlement::GivenBack);
         }
         self.queued_bytes = 0;
         self.drain = Drain::Active { frontier: None, given_back: 0, commit_failed: false };
@@ -133,7 +133,7 @@ impl Partition {
             let message = self.messages.remove(offset).expect("a window's message is kept");
             self.held_bytes -= message.source.size_bytes();
             self.busy_messages -= 1;
-            self.effects.push(Effect::Settle(*offset, Settlement::GivenBack));
+            self.leave(*offset, Settlement::GivenBack);
         }
         window.messages.len()
     }
@@ -240,8 +240,10 @@ impl Partition {
     pub(super) fn on_drain_expired(&mut self) {
         let Drain::Active { frontier, given_back, commit_failed } = self.drain else { return };
         self.effects.push(Effect::Fence);
-        for &offset in self.messages.keys().filter(|&&offset| Some(offset) > frontier) {
-            self.effects.push(Effect::Settle(offset, Settlement::GivenBack));
+        for offset in self.open_offsets() {
+            let is_beyond = Some(offset) > frontier;
+            let how = if is_beyond { Settlement::GivenBack } else { Settlement::Abandoned };
+            self.leave(offset, how);
         }
         self.abandon();
         self.commit.force();
@@ -251,8 +253,35 @@ impl Partition {
     /// Somebody else may own the partition: no drain and no commit.
     pub(super) fn on_lost(&mut self) {
         self.effects.push(Effect::Fence);
+        self.report_all_left();
         self.abandon();
         self.over(false, 0);
+    }
+
+    /// A message leaves unfinished.
+    pub(super) fn leave(&mut self, offset: Offset, settlement: Settlement) {
+        self.effects.push(Effect::Settle(offset, settlement));
+        self.report_left(offset, settlement);
+    }
+
+    /// Reports all messages that are here as leaving. The source is not told: its assignment is gone.
+    pub(crate) fn report_all_left(&self) {
+        for &offset in self.messages.keys() {
+            let has_started = Some(offset) <= self.newest_started;
+            let how = if has_started { Settlement::Abandoned } else { Settlement::GivenBack };
+            self.report_left(offset, how);
+        }
+        for message in &self.queue {
+            self.report_left(message.offset, Settlement::GivenBack);
+        }
+    }
+
+    fn report_left(&self, offset: Offset, settlement: Settlement) {
+        self.observer.observe(&Event::MessageLeft { partition: &self.id, offset, settlement });
+    }
+
+    fn open_offsets(&self) -> Vec<Offset> {
+        self.messages.keys().copied().collect()
     }
 
     /// Forgets all work, so that a late answer about it finds nothing.
@@ -274,8 +303,8 @@ impl Partition {
     }
 
     fn over(&mut self, clean: bool, given_back: usize) {
-        for &offset in self.messages.keys() {
-            self.effects.push(Effect::Settle(offset, Settlement::GivenBack));
+        for offset in self.open_offsets() {
+            self.leave(offset, Settlement::GivenBack);
         }
         self.abandon();
         self.drain = Drain::Over;

@@ -94,6 +94,7 @@ struct World {
     handed: BTreeSet<Offset>,
     settled: BTreeSet<Offset>,
     given_back: BTreeSet<Offset>,
+    abandoned: BTreeSet<Offset>,
     lettered: BTreeSet<Offset>,
     /// Offsets of which a process ran, a payload was sent, or a dead letter was written.
     traced: BTreeSet<Offset>,
@@ -137,6 +138,7 @@ impl World {
             handed: BTreeSet::new(),
             settled: BTreeSet::new(),
             given_back: BTreeSet::new(),
+            abandoned: BTreeSet::new(),
             lettered: BTreeSet::new(),
             traced: BTreeSet::new(),
             windows: BTreeMap::new(),
@@ -234,6 +236,10 @@ impl World {
                 }
                 Effect::Settle(offset, Settlement::GivenBack) => {
                     assert!(self.given_back.insert(offset));
+                }
+                Effect::Settle(offset, Settlement::Abandoned) => {
+                    assert!(!self.given_back.contains(&offset) && !self.settled.contains(&offset));
+                    self.abandoned.insert(offset);
                 }
                 Effect::Settle(offset, _) => self.check_settled(offset),
                 Effect::Commit(position) => self.check_commit(position),
@@ -585,6 +591,7 @@ fn an_expired_drain_commits_what_is_finished() {
     }
     assert_eq!(world.over, Some(false));
     assert_eq!(world.committed, Some(offsets[0].next()));
+    assert!(world.abandoned.iter().eq(&offsets[1..]), "{:?}", world.abandoned);
 }
 
 // Promise: RB-1

@@ -230,6 +230,7 @@ async fn run(seed: u64) -> Vec<String> {
     let failed = world.seen.named("PartitionFailed");
     // A blocked partition is stalled, and says so; nothing else may fail one.
     assert!(failed.iter().all(|event| event.text.contains("\"stalled: ")), "{failed:?}");
+    world.check_account();
     world.seen.clear();
     world.finish().await;
     sent

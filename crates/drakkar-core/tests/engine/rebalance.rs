@@ -265,6 +265,10 @@ async fn at_the_deadline_the_rest_is_killed_and_what_is_finished_is_committed() 
         .into_iter()
         .filter(|run| run.outcome == Some(TaskOutcome::Cancelled));
     assert_eq!(killed.count(), 1);
+    assert_eq!((world.left("Abandoned"), world.left("GivenBack")), (1, 0));
+    let told = world.source.settlements().into_iter();
+    let told: Vec<_> = told.filter(|(_, _, how)| *how == Settlement::Abandoned).collect();
+    assert_eq!(told.iter().map(|(_, at, _)| at.get()).collect::<Vec<_>>(), [2]);
     assert_eq!(world.hooks.count(Hook::OnError), 0, "nobody is asked about it");
     // The next owner repeats what is not committed, and only that.
     world.source.assign(&[partition(0)]);
@@ -372,6 +376,7 @@ async fn a_lost_partition_is_fenced_at_once_and_commits_nothing() {
         (None, 0, 0)
     );
     assert_eq!(world.source.settlements(), []);
+    assert_eq!((world.left("Abandoned"), world.left("GivenBack")), (2, 0));
     assert_eq!((world.hooks.count(Hook::OnError), world.hooks.count(Hook::OnRevoke)), (0, 1));
     world.finish().await;
 }

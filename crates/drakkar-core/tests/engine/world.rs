@@ -308,6 +308,27 @@ impl World {
         self.check_end();
     }
 
+    /// Returns how many messages left the worker unfinished in this way.
+    pub(crate) fn left(&self, how: &str) -> usize {
+        let left = self.seen.named("MessageLeft").into_iter();
+        left.filter(|event| event.text.contains(&format!("settlement: {how}"))).count()
+    }
+
+    /// Checks that each message which was consumed ended in one way, and no other did; unless the
+    /// test forgot what was seen.
+    pub(crate) fn check_account(&self) {
+        if self.seen.count("SinkConnected") == 0 {
+            return;
+        }
+        let consumed = self.seen.named("Consumed").into_iter().map(|event| {
+            let (_, count) = event.text.split_once("messages: ").expect("the field is there");
+            count.trim_end_matches(" }").parse::<usize>().expect("a number")
+        });
+        let left = self.seen.count("MessageLeft");
+        assert_eq!(left, self.left("GivenBack") + self.left("Abandoned"));
+        assert_eq!(consumed.sum::<usize>(), self.seen.count("MessageFinished") + left, "{self:?}");
+    }
+
     /// Checks what must hold after every end, clean or not.
     pub(crate) fn check_end(&self) {
         self.source.assert_no_violations();
@@ -316,6 +337,7 @@ impl World {
         self.files.assert_no_violations();
         self.letters.assert_no_violations();
         assert_eq!(self.seen.count("PartitionFailed"), 0, "{self:?}");
+        self.check_account();
         assert_eq!(self.status.load(), Load::default(), "something is left: {self:?}");
         assert_eq!(self.status.assigned(), 0);
         assert!(self.sink.is_closed() && self.files.is_closed() && self.letters.is_closed());

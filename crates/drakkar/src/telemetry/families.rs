@@ -102,6 +102,7 @@ pub(super) const PRIORITY_ERRORS: &str = "drakkar_executor_priority_fn_errors_to
 pub(super) const BATCH_DURATION: &str = "drakkar_batch_duration_seconds";
 pub(super) const MESSAGE_DURATION: &str = "drakkar_message_duration_seconds";
 pub(super) const MESSAGES_FINISHED: &str = "drakkar_messages_finished_total";
+pub(super) const MESSAGES_LEFT: &str = "drakkar_messages_left_total";
 pub(super) const PARSE_FAILURES: &str = "drakkar_parse_failures_total";
 pub(super) const TOMBSTONES: &str = "drakkar_tombstones_total";
 pub(super) const BACKPRESSURE: &str = "drakkar_backpressure_active";
@@ -171,6 +172,14 @@ pub(super) const FAMILIES: &[Family] = &[
         &["end"],
         Recorder,
         "Settled messages: `completed`, `dead_lettered`, `skipped` or `dropped` (data lost).",
+    ),
+    family(
+        MESSAGES_LEFT,
+        Counter,
+        &["how"],
+        Recorder,
+        "Messages that left unfinished when their partition went, for its next owner: `given_back` \
+         (not started) or `abandoned` (killed at the deadline of a revoke, or the partition was lost).",
     ),
     family(
         MESSAGE_DURATION,

@@ -503,6 +503,7 @@ impl Observer for LogObserver {
             Event::Consumed { .. }
             | Event::Depth { .. }
             | Event::HookFinished { .. }
+            | Event::MessageLeft { .. }
             | Event::TaskScheduled { .. } => {}
             _ => self.tell_partition(event),
         }

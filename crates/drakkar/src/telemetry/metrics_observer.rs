@@ -3,7 +3,8 @@
 use super::families::{self as names, Home};
 use super::partitions::Partitions;
 use drakkar_api::{
-    Event, Execution, Hook, MessageEnd, Observer, SinkId, Slots, SpawnErrorKind, TaskOutcome,
+    Event, Execution, Hook, MessageEnd, Observer, Settlement, SinkId, Slots, SpawnErrorKind,
+    TaskOutcome,
 };
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata};
 use std::collections::HashMap;
@@ -221,6 +222,11 @@ impl Observer for MetricsObserver {
                 }
                 handles.message_duration.record(*duration);
             }
+            Event::MessageLeft { settlement, .. } => {
+                if let Some(counter) = handles.messages_left.get(settlement.as_str()) {
+                    counter.increment(1);
+                }
+            }
             Event::WindowFinished { tasks, duration, .. } if *tasks > 0 => {
                 handles.batch_duration.record(*duration);
             }
@@ -276,6 +282,7 @@ struct Handles {
     batch_duration: Histogram,
     message_duration: Histogram,
     messages_finished: ByLabel<Counter>,
+    messages_left: ByLabel<Counter>,
     parse_failures: Counter,
     tombstones: Counter,
     backpressure: Gauge,
@@ -351,6 +358,11 @@ impl Handles {
                 names::MESSAGES_FINISHED,
                 "end",
                 &ENDS.map(MessageEnd::as_str),
+            ),
+            messages_left: counters(
+                names::MESSAGES_LEFT,
+                "how",
+                &[Settlement::GivenBack, Settlement::Abandoned].map(Settlement::as_str),
             ),
             parse_failures: counter(names::PARSE_FAILURES, &[]),
             tombstones: counter(names::TOMBSTONES, &[]),

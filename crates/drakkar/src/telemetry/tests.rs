@@ -6,8 +6,9 @@ use super::{Exposition, Identity, LogObserver, MetricsObserver, install_recorder
 use bytes::Bytes;
 use drakkar_api::{
     Captured, Clock, CommitOffset, DecodeError, Event, Execution, Hook, Instant, MessageEnd,
-    Observer, Offset, PartitionId, Precomputed, SinkError, SinkErrorKind, SinkId, SinkKind, Slots,
-    SourceError, SourceErrorKind, SpawnErrorKind, Task, TaskOutcome, TaskPath, Timestamp, WindowId,
+    Observer, Offset, PartitionId, Precomputed, Settlement, SinkError, SinkErrorKind, SinkId,
+    SinkKind, Slots, SourceError, SourceErrorKind, SpawnErrorKind, Task, TaskOutcome, TaskPath,
+    Timestamp, WindowId,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,6 +119,9 @@ fn emit_all(observe: &dyn Fn(&Event<'_>)) {
     for end in [MessageEnd::Completed, MessageEnd::Dropped] {
         observe(&Event::MessageFinished { partition, offset, end, duration: SECOND });
     }
+    for settlement in [Settlement::GivenBack, Settlement::GivenBack, Settlement::Abandoned] {
+        observe(&Event::MessageLeft { partition, offset, settlement });
+    }
     observe(&Event::WindowFinished { partition, window, tasks: 3, duration: SECOND });
     observe(&Event::WindowFinished { partition, window, tasks: 0, duration: SECOND });
     observe(&Event::Delivered { sink, payloads: 3, duration: SECOND });
@@ -160,6 +164,8 @@ fn every_event_is_counted() {
         "drakkar_messages_finished_total{end=\"completed\"} 1",
         "drakkar_messages_finished_total{end=\"dropped\"} 1",
         "drakkar_messages_finished_total{end=\"skipped\"} 0",
+        "drakkar_messages_left_total{how=\"given_back\"} 2",
+        "drakkar_messages_left_total{how=\"abandoned\"} 1",
         "drakkar_message_duration_seconds_count 2",
         "drakkar_batch_duration_seconds_count 1",
         "drakkar_executor_tasks_total{status=\"started\"} 1",
