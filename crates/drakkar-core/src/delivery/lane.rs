@@ -26,6 +26,7 @@ use drakkar_api::{
     BatchLimits, DeliveryId, Epoch, ErrorStatus, Instant, Offset, PartitionId, Payload, SinkError,
     SinkErrorKind, Verdict,
 };
+use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -107,6 +108,14 @@ impl LaneItem {
     }
 }
 
+/// What of an order is in a batch or waits for a retry.
+#[derive(Debug)]
+struct Busy {
+    items: usize,
+    /// The number of that batch. A later item may join it only while it is made.
+    batch: u64,
+}
+
 /// The state of one lane.
 #[derive(Debug)]
 pub(crate) struct Lane {
@@ -116,8 +125,9 @@ pub(crate) struct Lane {
     queue: VecDeque<LaneItem>,
     /// Items whose order is busy, until it is free.
     set_aside: BTreeMap<Order, VecDeque<LaneItem>>,
-    /// How many items of an order are in a batch or wait for a retry.
-    busy: BTreeMap<Order, usize>,
+    /// The orders of which items are in a batch or wait for a retry.
+    busy: HashMap<Order, Busy>,
+    batches: u64,
     /// Items that wait for a retry: those of one order together, so that they keep their order.
     waiting: BTreeMap<(Instant, u64), Vec<LaneItem>>,
     calls_open: usize,
@@ -136,7 +146,8 @@ impl Lane {
             jitter: Jitter::new(seed),
             queue: VecDeque::new(),
             set_aside: BTreeMap::new(),
-            busy: BTreeMap::new(),
+            busy: HashMap::new(),
+            batches: 0,
             waiting: BTreeMap::new(),
             calls_open: 0,
             keys_drawn: 0,
@@ -203,16 +214,19 @@ impl Lane {
 
     fn take_batch(&mut self) -> Vec<LaneItem> {
         let mut batch: Vec<LaneItem> = Vec::new();
-        // Orders of items that are in this batch: a later item of theirs may join them.
-        let mut own: BTreeMap<Order, usize> = BTreeMap::new();
+        self.batches += 1;
         let mut bytes = 0;
         while batch.len() < self.limits.items_max.max(1) {
             let Some(item) = self.queue.pop_front() else { break };
             let order = item.order();
-            let blocked = self.set_aside.contains_key(&order)
-                || self.busy.get(&order).copied().unwrap_or(0)
-                    > own.get(&order).copied().unwrap_or(0);
-            if blocked {
+            let is_set_aside = !self.set_aside.is_empty() && self.set_aside.contains_key(&order);
+            let busy = self.busy.entry(order);
+            let is_busy = match &busy {
+                Entry::Occupied(busy) => busy.get().batch != self.batches,
+                Entry::Vacant(_) => false,
+            };
+            if is_set_aside || is_busy {
+                let order = busy.key().clone();
                 self.set_aside.entry(order).or_default().push_back(item);
                 continue;
             }
@@ -222,8 +236,7 @@ impl Lane {
             }
             bytes += item.bytes;
             *self.in_calls.entry(item.epoch).or_default() += 1;
-            *self.busy.entry(order.clone()).or_default() += 1;
-            *own.entry(order).or_default() += 1;
+            busy.or_insert(Busy { items: 0, batch: self.batches }).items += 1;
             batch.push(item);
         }
         batch
@@ -322,9 +335,9 @@ impl Lane {
     /// other item holds it.
     fn release(&mut self, item: &LaneItem) {
         let order = item.order();
-        let Some(count) = self.busy.get_mut(&order) else { return };
-        *count -= 1;
-        if *count == 0 {
+        let Some(busy) = self.busy.get_mut(&order) else { return };
+        busy.items -= 1;
+        if busy.items == 0 {
             self.busy.remove(&order);
             if let Some(items) = self.set_aside.remove(&order) {
                 for item in items.into_iter().rev() {
