@@ -1,7 +1,7 @@
 //! From librdkafka's messages to drakkar's. Every byte is copied once, since librdkafka's buffers
-//! must be given back soon.
+//! must be given back soon; key and value share one piece of memory.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use drakkar_api::{Headers, Offset, PartitionId, SourceMessage, Timestamp, TimestampKind};
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,15 +16,26 @@ pub(crate) struct Converted {
 /// Copies a message that was read from `partition`.
 pub(crate) fn convert(message: &BorrowedMessage<'_>, partition: &PartitionId) -> Converted {
     let (headers, headers_left_out) = message.headers().map_or_else(Default::default, copy_headers);
+    let (key, value) = copy(message.key(), message.payload());
     let message = SourceMessage {
         partition: partition.clone(),
         offset: Offset::new(message.offset()),
-        key: message.key().map(Bytes::copy_from_slice),
-        value: message.payload().map(Bytes::copy_from_slice),
+        key,
+        value,
         timestamp: convert_timestamp(message.timestamp()),
         headers,
     };
     Converted { message, headers_left_out }
+}
+
+fn copy(key: Option<&[u8]>, value: Option<&[u8]>) -> (Option<Bytes>, Option<Bytes>) {
+    let (Some(key), Some(value)) = (key, value) else {
+        return (key.map(Bytes::copy_from_slice), value.map(Bytes::copy_from_slice));
+    };
+    let mut both = BytesMut::with_capacity(key.len() + value.len());
+    both.extend_from_slice(key);
+    both.extend_from_slice(value);
+    (Some(both.split_to(key.len()).freeze()), Some(both.freeze()))
 }
 
 fn copy_headers(headers: &BorrowedHeaders) -> (Headers, usize) {
@@ -56,6 +67,16 @@ fn convert_timestamp(timestamp: rdkafka::Timestamp) -> Option<(Timestamp, Timest
 mod tests {
     use super::*;
     use rdkafka::Timestamp as Raw;
+
+    #[test]
+    fn key_and_value_keep_their_bytes_and_their_absence() {
+        for key in [None, Some(&b""[..]), Some(b"key")] {
+            for value in [None, Some(&b""[..]), Some(b"value")] {
+                let (copied_key, copied_value) = copy(key, value);
+                assert_eq!((copied_key.as_deref(), copied_value.as_deref()), (key, value));
+            }
+        }
+    }
 
     #[test]
     fn timestamps_keep_their_kind() {
