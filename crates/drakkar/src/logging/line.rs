@@ -3,7 +3,9 @@
 use crate::config::LogFormat;
 use drakkar_api::Timestamp;
 use serde_json::Value;
+use smallvec::SmallVec;
 use std::fmt::{self, Write};
+use std::ops::Range;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata};
@@ -35,81 +37,123 @@ const RESERVED: [&str; 9] = [
     "cluster_name",
 ];
 
-/// The fields of an event or a span, in the order of the code.
+/// The fields of an event or a span, in the order of the code. Every call of a hook has a span and few
+/// write a line, so what is cheap here is to take fields in.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fields {
     message: Option<String>,
-    fields: Vec<(&'static str, Value)>,
+    /// The texts of all fields, one after the other.
+    texts: String,
+    fields: SmallVec<[(&'static str, Held); 6]>,
+}
+
+/// The value of one field.
+#[derive(Clone, Debug)]
+enum Held {
+    /// This part of the texts.
+    Text(Range<usize>),
+    /// A number, or a truth value.
+    Plain(Value),
 }
 
 impl Fields {
     /// Takes over the fields of an enclosing span, except those that are set.
     pub(super) fn inherit(&mut self, span: &Self) {
-        for (name, value) in &span.fields {
-            if self.get(name).is_none() {
-                self.fields.push((name, value.clone()));
+        for (name, held) in &span.fields {
+            if self.position(name).is_some() {
+                continue;
             }
+            let held = match held {
+                Held::Text(range) => Held::Text(self.keep(&span.texts[range.clone()])),
+                Held::Plain(value) => Held::Plain(value.clone()),
+            };
+            self.fields.push((name, held));
         }
     }
 
-    fn get(&self, name: &str) -> Option<&Value> {
-        self.fields.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+    fn position(&self, name: &str) -> Option<usize> {
+        self.fields.iter().position(|(key, _)| *key == name)
     }
 
-    fn put(&mut self, field: &Field, value: Value) {
-        match self.fields.iter_mut().find(|(key, _)| *key == field.name()) {
-            Some((_, old)) => *old = value,
-            None => self.fields.push((field.name(), value)),
+    /// Returns a field that is a text.
+    fn text(&self, name: &str) -> Option<&str> {
+        match &self.fields[self.position(name)?].1 {
+            Held::Text(range) => Some(&self.texts[range.clone()]),
+            Held::Plain(_) => None,
         }
     }
 
-    fn put_text(&mut self, field: &Field, mut text: String) {
-        if text.len() > TEXT_BYTES_MAX {
-            let is_boundary = |end: &usize| text.is_char_boundary(*end);
-            let end = (0..=TEXT_BYTES_MAX).rev().find(is_boundary).unwrap_or_default();
-            text.truncate(end);
-            text.push('…');
+    fn iter(&self) -> impl Iterator<Item = (&'static str, Value)> {
+        self.fields.iter().map(|(name, held)| match held {
+            Held::Text(range) => (*name, Value::from(&self.texts[range.clone()])),
+            Held::Plain(value) => (*name, value.clone()),
+        })
+    }
+
+    fn keep(&mut self, text: &str) -> Range<usize> {
+        let begin = self.texts.len();
+        self.texts.push_str(text);
+        begin..self.texts.len()
+    }
+
+    fn put(&mut self, field: &Field, held: Held) {
+        match self.position(field.name()) {
+            Some(at) => self.fields[at].1 = held,
+            None => self.fields.push((field.name(), held)),
+        }
+    }
+
+    /// Takes in a text that `write` appends, cut to its limit.
+    fn put_text(&mut self, field: &Field, write: impl FnOnce(&mut String)) {
+        let begin = self.texts.len();
+        write(&mut self.texts);
+        if self.texts.len() - begin > TEXT_BYTES_MAX {
+            let is_boundary = |end: &usize| self.texts.is_char_boundary(*end);
+            let end = (begin..=begin + TEXT_BYTES_MAX).rev().find(is_boundary).unwrap_or(begin);
+            self.texts.truncate(end);
+            self.texts.push('…');
         }
         match field.name() {
-            "message" => self.message = Some(text),
-            _ => self.put(field, text.into()),
+            "message" => self.message = Some(self.texts.split_off(begin)),
+            _ => self.put(field, Held::Text(begin..self.texts.len())),
         }
     }
 }
 
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put_text(field, value.to_owned());
+        self.put_text(field, |texts| texts.push_str(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, value.into());
+        self.put(field, Held::Plain(value.into()));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, value.into());
+        self.put(field, Held::Plain(value.into()));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, value.into());
+        self.put(field, Held::Plain(value.into()));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, value.into());
+        self.put(field, Held::Plain(value.into()));
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let mut text = value.to_string();
-        let mut cause = value.source();
-        while let Some(error) = cause {
-            write!(text, ": {error}").expect("a string takes all");
-            cause = error.source();
-        }
-        self.put_text(field, text);
+        self.put_text(field, |texts| {
+            write!(texts, "{value}").expect("a string takes all");
+            let mut cause = value.source();
+            while let Some(error) = cause {
+                write!(texts, ": {error}").expect("a string takes all");
+                cause = error.source();
+            }
+        });
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put_text(field, format!("{value:?}"));
+        self.put_text(field, |texts| write!(texts, "{value:?}").expect("a string takes all"));
     }
 }
 
@@ -158,11 +202,13 @@ impl LineFormat {
             put_pair(&mut line, "message", &message.into());
         }
         put_pair(&mut line, "category", &category(metadata, fields).into());
-        for (name, value) in &fields.fields {
-            match *name {
+        for (name, value) in fields.iter() {
+            match name {
                 "event" | "category" => {}
-                name if RESERVED.contains(&name) => put_pair(&mut line, &format!("{name}_"), value),
-                name => put_pair(&mut line, name, value),
+                name if RESERVED.contains(&name) => {
+                    put_pair(&mut line, &format!("{name}_"), &value);
+                }
+                name => put_pair(&mut line, name, &value),
             }
         }
         put_pair(&mut line, "module", &metadata.target().into());
@@ -180,8 +226,8 @@ fn console(now: SystemTime, metadata: &Metadata<'_>, fields: &Fields) -> String 
     if let Some(message) = message {
         write!(line, ": {}", one_line(message)).expect("a string takes all");
     }
-    for (name, value) in fields.fields.iter().filter(|(name, _)| !matches!(*name, "event")) {
-        match value {
+    for (name, value) in fields.iter().filter(|(name, _)| *name != "event") {
+        match &value {
             Value::String(text) if !text.is_empty() && !text.contains([' ', '"', '\n', '=']) => {
                 write!(line, " {name}={}", one_line(text))
             }
@@ -206,7 +252,7 @@ fn one_line(text: &str) -> String {
 }
 
 fn event_and_message(fields: &Fields) -> (&str, Option<&str>) {
-    match (fields.get("event").and_then(Value::as_str), fields.message.as_deref()) {
+    match (fields.text("event"), fields.message.as_deref()) {
         (Some(event), message) => (event, message),
         (None, message) => (message.unwrap_or(""), None),
     }
@@ -214,7 +260,7 @@ fn event_and_message(fields: &Fields) -> (&str, Option<&str>) {
 
 /// Returns what the line is about: the event's own word, else whether it is ours.
 fn category<'a>(metadata: &Metadata<'_>, fields: &'a Fields) -> &'a str {
-    match fields.get("category").and_then(Value::as_str) {
+    match fields.text("category") {
         Some(category) => category,
         None if metadata.target().starts_with("drakkar") => "lifecycle",
         None => "app",
