@@ -3,7 +3,7 @@
 use crate::backpressure::Load;
 use crate::delivery::{LaneHandle, LaneItem, LaneMail, LetterSource, write_letter};
 use crate::erased::panic_text;
-use crate::hooks::{run_arrange, run_hook};
+use crate::hooks::{HookRun, run_arrange};
 use crate::inbox::Inbox;
 use crate::pace::Pace;
 use crate::partition::{
@@ -82,7 +82,7 @@ pub(crate) fn spawn_partition(shared: &Arc<Shared>, id: PartitionId, epoch: Epoc
         inbox,
         mail: VecDeque::new(),
         hooks: JoinSet::new(),
-        pace: Arc::new(Pace::new(Arc::clone(&shared.clock))),
+        pace: Arc::default(),
         hook_calls: Vec::new(),
         outgoing: shared.lanes.iter().map(|_| Vec::new()).collect(),
         load: Load::default(),
@@ -298,7 +298,7 @@ impl Driver {
                 }
                 Effect::Fence => self.fence(),
                 Effect::Hook(call) => self.hook_calls.push(call),
-                Effect::Deliver { lane, items } => self.gather(lane, items),
+                Effect::Deliver { lane, item } => self.gather(lane, item),
                 Effect::DeadLetter { key, letter } => self.send_letter(key, &letter),
                 Effect::Settle(offset, settlement) => {
                     self.shared.source.settle(self.epoch, offset, settlement);
@@ -318,9 +318,9 @@ impl Driver {
         None
     }
 
-    fn gather(&mut self, lane: usize, items: Vec<Outgoing>) {
+    fn gather(&mut self, lane: usize, item: Outgoing) {
         let sink = self.shared.lanes[lane].sink();
-        self.outgoing[lane].extend(items.into_iter().map(|item| LaneItem {
+        self.outgoing[lane].push(LaneItem {
             epoch: self.epoch,
             key: item.key,
             bytes: item.payload.size_bytes(),
@@ -329,7 +329,7 @@ impl Driver {
             payload: item.payload,
             attempts: 0,
             letter: None,
-        }));
+        });
     }
 
     fn send_letter(&self, key: u64, letter: &Letter) {
@@ -397,18 +397,19 @@ impl Driver {
     /// Calls a hook. While hooks are quick it is tried right here, and goes on in a task of the
     /// runtime only if it waits for something; else it gets a task at once, to run on any core.
     fn call_hook(&mut self, call: HookCall, now: Instant) -> Option<End> {
-        let mut hook = Box::pin(run_hook(Arc::clone(&self.shared), self.id.clone(), call));
+        let mut hook = HookRun::new(&self.shared, &self.id, call);
         if self.pace.is_quick() {
             let mut unheard = std::task::Context::from_waker(Waker::noop());
-            let tried = self.pace.measure(|| hook.as_mut().poll(&mut unheard));
+            let tried = hook.poll(&self.shared, &self.id, &self.pace, &mut unheard);
             if let Poll::Ready(answer) = tried {
                 return self.handle(Input::HookAnswered(answer), now);
             }
         }
         // The task polls it anew, and so it is the task that is woken.
-        let (pace, inbox) = (Arc::clone(&self.pace), Arc::clone(&self.inbox));
+        let shared = Arc::clone(&self.shared);
+        let (id, pace, inbox) = (self.id.clone(), Arc::clone(&self.pace), Arc::clone(&self.inbox));
         self.spawn(async move {
-            let answer = poll_fn(|cx| pace.measure(|| hook.as_mut().poll(cx))).await;
+            let answer = poll_fn(|cx| hook.poll(&shared, &id, &pace, cx)).await;
             inbox.push(Mail::Input(Input::HookAnswered(answer)));
         });
         None

@@ -6,17 +6,21 @@
 
 use crate::config::ParsePolicy;
 use crate::erased::{AnyMessage, guard, panic_text};
+use crate::pace::Pace;
 use crate::partition::{ArrangeCall, HookAnswer, HookCall, HookFailure, Input};
 use crate::shared::Shared;
 use drakkar_api::{
-    Context, ContextScope, ErrorAction, Event, Hook, HookError, HookResult, Offset, PartitionId,
-    Priority, Task, WindowId,
+    Context, ContextScope, DeliveryAction, ErrorAction, Event, Hook, HookError, HookResult,
+    Instant, Offset, Outputs, PartitionId, Priority, RunId, Task, TaskOutput, WindowId,
 };
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use std::any::Any;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Duration;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
@@ -104,66 +108,162 @@ pub(crate) async fn run_arrange(
     Input::Arranged { window, messages: decoded, result }
 }
 
-/// Calls any other hook.
-pub(crate) async fn run_hook(
-    shared: Arc<Shared>,
-    partition: PartitionId,
-    call: HookCall,
-) -> HookAnswer {
-    let handler = Arc::clone(&shared.handler);
-    let base = Place { partition: Some(&partition), ..Place::default() };
-    let context = |window| scoped(&shared.context, &partition, window);
-    match call {
-        HookCall::TaskComplete { task, window, output } => {
-            let run = Arc::clone(&output);
-            let place =
-                Place { window: Some(window), offset: run.offset(), task: Some(run.id()), ..base };
-            let span = span_of(Hook::OnTaskComplete, place);
-            let future = handler.on_task_complete(output, context(Some(window)));
-            let result = call_hook(&shared, Hook::OnTaskComplete, place, &span, future).await;
-            HookAnswer::TaskComplete { task, result }
+/// A call of any other hook, with whom the answer is for. It can be polled where the partition is
+/// handled and, if it waits, be moved into a task of the runtime: only the handler's own future is
+/// boxed.
+pub(crate) enum HookRun {
+    TaskComplete(RunId, Running<Outputs>),
+    Error(RunId, Running<ErrorAction>),
+    MessageComplete(Offset, Running<Outputs>),
+    WindowComplete(WindowId, Running<Outputs>),
+    DeliveryError(u64, Running<DeliveryAction>),
+}
+
+impl HookRun {
+    /// Prepares the call; no user code runs before the first poll.
+    pub(crate) fn new(shared: &Shared, partition: &PartitionId, call: HookCall) -> Self {
+        let handler = Arc::clone(&shared.handler);
+        let cx = |window| scoped(&shared.context, partition, window);
+        match call {
+            HookCall::TaskComplete { task, window, output } => {
+                let subject = Subject::of_task(window, &output);
+                let future = handler.on_task_complete(output, cx(Some(window)));
+                let running = Running::new(Hook::OnTaskComplete, partition, subject, future);
+                Self::TaskComplete(task, running)
+            }
+            HookCall::Error { task, window, failure } => {
+                let subject = Subject::of_task(window, &failure.output);
+                let future = handler.on_error(failure, cx(Some(window)));
+                Self::Error(task, Running::new(Hook::OnError, partition, subject, future))
+            }
+            HookCall::MessageComplete { offset, window, group } => {
+                let subject = Subject { window: Some(window), offset: Some(offset), task: None };
+                let future = handler.on_message_complete(group, cx(Some(window)));
+                let running = Running::new(Hook::OnMessageComplete, partition, subject, future);
+                Self::MessageComplete(offset, running)
+            }
+            HookCall::WindowComplete { window } => {
+                let id = window.id;
+                let subject = Subject { window: Some(id), ..Subject::default() };
+                let future = handler.on_window_complete(window, cx(Some(id)));
+                let running = Running::new(Hook::OnWindowComplete, partition, subject, future);
+                Self::WindowComplete(id, running)
+            }
+            HookCall::DeliveryError { group, offset, failure } => {
+                let subject = Subject { offset: Some(offset), ..Subject::default() };
+                let sink = failure.sink.clone();
+                let future = handler.on_delivery_error(failure, cx(None));
+                let running = Running::new(Hook::OnDeliveryError, partition, subject, future);
+                running.span.record("sink_type", sink.kind().as_str());
+                running.span.record("sink_name", sink.name());
+                Self::DeliveryError(group, running)
+            }
         }
-        HookCall::Error { task, window, failure } => {
-            let run = Arc::clone(&failure.output);
-            let place =
-                Place { window: Some(window), offset: run.offset(), task: Some(run.id()), ..base };
-            let span = span_of(Hook::OnError, place);
-            let future = handler.on_error(failure, context(Some(window)));
-            let action = call_hook(&shared, Hook::OnError, place, &span, future).await;
-            let result = action.and_then(|action| {
-                let replacements: &[Task] = match &action {
-                    ErrorAction::Replace(tasks) => tasks,
-                    _ => &[],
-                };
-                let priorities = span.in_scope(|| priorities(&shared, replacements, place))?;
-                Ok((action, priorities))
-            });
-            HookAnswer::Error { task, result }
+    }
+
+    /// Lets the hook go on; it is ready once. `pace` learns how long it computed.
+    pub(crate) fn poll(
+        &mut self,
+        shared: &Shared,
+        partition: &PartitionId,
+        pace: &Pace,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<HookAnswer> {
+        match self {
+            Self::TaskComplete(task, running) => running
+                .poll(shared, partition, pace, cx)
+                .map(|result| HookAnswer::TaskComplete { task: *task, result }),
+            Self::Error(task, running) => {
+                let action = ready!(running.poll(shared, partition, pace, cx));
+                let result = action.and_then(|action| {
+                    let replacements: &[Task] = match &action {
+                        ErrorAction::Replace(tasks) => tasks,
+                        _ => &[],
+                    };
+                    let place = running.subject.place(partition);
+                    let ask = || priorities(shared, replacements, place);
+                    let priorities = running.span.in_scope(ask)?;
+                    Ok((action, priorities))
+                });
+                Poll::Ready(HookAnswer::Error { task: *task, result })
+            }
+            Self::MessageComplete(offset, running) => running
+                .poll(shared, partition, pace, cx)
+                .map(|result| HookAnswer::MessageComplete { offset: *offset, result }),
+            Self::WindowComplete(window, running) => running
+                .poll(shared, partition, pace, cx)
+                .map(|result| HookAnswer::WindowComplete { window: *window, result }),
+            Self::DeliveryError(group, running) => running
+                .poll(shared, partition, pace, cx)
+                .map(|result| HookAnswer::DeliveryError { group: *group, result }),
         }
-        HookCall::MessageComplete { offset, window, group } => {
-            let place = Place { window: Some(window), offset: Some(offset), ..base };
-            let span = span_of(Hook::OnMessageComplete, place);
-            let future = handler.on_message_complete(group, context(Some(window)));
-            let result = call_hook(&shared, Hook::OnMessageComplete, place, &span, future).await;
-            HookAnswer::MessageComplete { offset, result }
+    }
+}
+
+/// A hook that was called and has not answered.
+pub(crate) struct Running<T> {
+    hook: Hook,
+    subject: Subject,
+    span: Span,
+    started: Option<Instant>,
+    future: BoxFuture<'static, HookResult<T>>,
+}
+
+/// What a hook works on.
+#[derive(Default)]
+struct Subject {
+    window: Option<WindowId>,
+    offset: Option<Offset>,
+    task: Option<Arc<TaskOutput>>,
+}
+
+impl Subject {
+    fn of_task(window: WindowId, output: &Arc<TaskOutput>) -> Self {
+        let task = Some(Arc::clone(output));
+        Self { window: Some(window), offset: output.offset(), task }
+    }
+
+    fn place<'a>(&'a self, partition: &'a PartitionId) -> Place<'a> {
+        Place {
+            partition: Some(partition),
+            window: self.window,
+            offset: self.offset,
+            task: self.task.as_ref().map(|output| output.id()),
         }
-        HookCall::WindowComplete { window } => {
-            let id = window.id;
-            let place = Place { window: Some(id), ..base };
-            let span = span_of(Hook::OnWindowComplete, place);
-            let future = handler.on_window_complete(window, context(Some(id)));
-            let result = call_hook(&shared, Hook::OnWindowComplete, place, &span, future).await;
-            HookAnswer::WindowComplete { window: id, result }
-        }
-        HookCall::DeliveryError { group, offset, failure } => {
-            let place = Place { offset: Some(offset), ..base };
-            let span = span_of(Hook::OnDeliveryError, place);
-            span.record("sink_type", failure.sink.kind().as_str());
-            span.record("sink_name", failure.sink.name());
-            let future = handler.on_delivery_error(failure, context(None));
-            let result = call_hook(&shared, Hook::OnDeliveryError, place, &span, future).await;
-            HookAnswer::DeliveryError { group, result }
-        }
+    }
+}
+
+impl<T> Running<T> {
+    fn new(
+        hook: Hook,
+        partition: &PartitionId,
+        subject: Subject,
+        future: BoxFuture<'static, HookResult<T>>,
+    ) -> Self {
+        let span = span_of(hook, subject.place(partition));
+        Self { hook, subject, span, started: None, future }
+    }
+
+    fn poll(
+        &mut self,
+        shared: &Shared,
+        partition: &PartitionId,
+        pace: &Pace,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Result<T, HookFailure>> {
+        let began = shared.clock.now();
+        let started = *self.started.get_or_insert(began);
+        let future = AssertUnwindSafe(|| self.future.as_mut().poll(cx));
+        let polled = self.span.in_scope(|| catch_unwind(future));
+        let now = shared.clock.now();
+        pace.note(now - began);
+        let outcome = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(answer)) => Ok(answer),
+            Err(panic) => Err(panic),
+        };
+        let place = self.subject.place(partition);
+        Poll::Ready(judge(shared, self.hook, place, now - started, outcome))
     }
 }
 
@@ -186,10 +286,20 @@ async fn call_hook<T>(
     future: impl Future<Output = HookResult<T>>,
 ) -> Result<T, HookFailure> {
     let started = shared.clock.now();
-    let result = AssertUnwindSafe(future.instrument(span.clone())).catch_unwind().await;
-    let duration = shared.clock.now() - started;
+    let outcome = AssertUnwindSafe(future.instrument(span.clone())).catch_unwind().await;
+    judge(shared, hook, place, shared.clock.now() - started, outcome)
+}
+
+/// Tells how long a hook took and, if so, that it failed; an error and a panic become the same.
+fn judge<T>(
+    shared: &Shared,
+    hook: Hook,
+    place: Place<'_>,
+    duration: Duration,
+    outcome: Result<HookResult<T>, Box<dyn Any + Send>>,
+) -> Result<T, HookFailure> {
     shared.observer.observe(&Event::HookFinished { hook, duration });
-    match result {
+    match outcome {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(report(shared, hook, place, error, false)),
         Err(panic) => Err(report(shared, hook, place, panic_text(panic.as_ref()), true)),

@@ -4,8 +4,6 @@
 //! that computes for long belongs into a task of its own, so that many run on all cores. Which it
 //! is, is measured.
 
-use drakkar_api::Clock;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -18,32 +16,20 @@ const SAMPLE_NANOS_MAX: u64 = 1_000_000;
 /// One part of the average that a measurement makes up.
 const SHARE: u64 = 8;
 
-/// A moving average of the time that one poll of a hook takes.
+/// A moving average of the time that one poll of a hook takes. It starts in good faith.
+#[derive(Default)]
 pub(crate) struct Pace {
-    clock: Arc<dyn Clock>,
     nanos: AtomicU64,
 }
 
 impl Pace {
-    /// Starts in good faith.
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, nanos: AtomicU64::new(0) }
-    }
-
     /// Returns whether hooks are quick at present.
     pub(crate) fn is_quick(&self) -> bool {
         self.nanos.load(Ordering::Relaxed) < QUICK_NANOS
     }
 
-    /// Takes the time of `work`.
-    pub(crate) fn measure<T>(&self, work: impl FnOnce() -> T) -> T {
-        let began = self.clock.now();
-        let result = work();
-        self.note(self.clock.now() - began);
-        result
-    }
-
-    fn note(&self, took: Duration) {
+    /// Takes in how long one poll took.
+    pub(crate) fn note(&self, took: Duration) {
         let sample = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).min(SAMPLE_NANOS_MAX);
         // Two at once may lose one of them, which harms no average.
         let average = self.nanos.load(Ordering::Relaxed);
@@ -54,11 +40,10 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::TokioClock;
 
     #[test]
     fn slow_hooks_are_found_out_and_forgiven() {
-        let pace = Pace::new(Arc::new(TokioClock::new()));
+        let pace = Pace::default();
         assert!(pace.is_quick());
         pace.note(Duration::from_secs(1));
         pace.note(Duration::from_micros(5));

@@ -87,6 +87,8 @@ pub(crate) struct Partition {
     newest_started: Option<Offset>,
     tasks: BTreeMap<TaskKey, TaskState>,
     tasks_made: u64,
+    /// Where the text of a task's id is made.
+    id_text: String,
     /// Runs that the executor has and that have not started.
     waiting_runs: usize,
     sets: BTreeMap<u64, OutputSet>,
@@ -167,6 +169,7 @@ impl Partition {
             newest_started: None,
             tasks: BTreeMap::new(),
             tasks_made: 0,
+            id_text: String::new(),
             waiting_runs: 0,
             sets: BTreeMap::new(),
             groups: BTreeMap::new(),

@@ -55,8 +55,8 @@ pub(crate) enum Effect {
     Fence,
     /// Call a hook.
     Hook(HookCall),
-    /// Hand payloads of one message to lane number `lane`.
-    Deliver { lane: usize, items: Vec<Outgoing> },
+    /// Hand a payload to lane number `lane`.
+    Deliver { lane: usize, item: Outgoing },
     /// Write a dead letter.
     DeadLetter { key: u64, letter: Box<Letter> },
     /// Tell the source what became of a message.

@@ -11,15 +11,18 @@ use drakkar_api::{
     DeliveryAction, DeliveryFailure, DeliveryId, Event, Hook, MessageEnd, Offset, Outputs, Payload,
     SinkError, Task, TaskId, WindowId,
 };
+use smallvec::{SmallVec, smallvec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The payloads of one answer of a hook.
+/// The groups of one answer of a hook that goes to several sinks.
 #[derive(Debug)]
 pub(super) struct OutputSet {
-    pub(super) owner: Owner,
     groups_open: usize,
 }
+
+/// Most answers are one payload.
+type Payloads = SmallVec<[(DeliveryId, Arc<Payload>); 1]>;
 
 /// Whose outputs they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,12 +32,14 @@ pub(super) enum Owner {
     Window(WindowId),
 }
 
-/// Those payloads of a set that go to one sink.
+/// Those payloads of one answer of a hook that go to one sink.
 #[derive(Debug)]
 pub(super) struct Group {
-    pub(super) set: u64,
+    pub(super) owner: Owner,
+    /// The set that it belongs to, if there are others.
+    set: Option<u64>,
     pub(super) lane: usize,
-    payloads: Vec<(DeliveryId, Arc<Payload>)>,
+    payloads: Payloads,
     bytes: usize,
     /// Payloads, or letters about them, that are not settled.
     pending: usize,
@@ -121,13 +126,17 @@ impl Partition {
         if outputs.is_empty() {
             return self.outputs_done(origin.owner);
         }
-        let mut by_lane: BTreeMap<usize, Vec<(DeliveryId, Arc<Payload>)>> = BTreeMap::new();
+        let mut by_lane: SmallVec<[(usize, Payloads); 1]> = SmallVec::new();
         for (index, payload) in outputs.into_payloads().into_iter().enumerate() {
             match self.router.route(&payload) {
                 Ok(lane) => {
                     let index = u32::try_from(index).unwrap_or(u32::MAX);
                     let id = DeliveryId::new(self.id.clone(), origin.offset, origin.number, index);
-                    by_lane.entry(lane).or_default().push((id, Arc::new(payload)));
+                    let entry = (id, Arc::new(payload));
+                    match by_lane.iter_mut().find(|(of, _)| *of == lane) {
+                        Some((_, payloads)) => payloads.push(entry),
+                        None => by_lane.push((lane, smallvec![entry])),
+                    }
                 }
                 Err(error) => return self.on_unroutable(&origin, error.to_string()),
             }
@@ -138,25 +147,30 @@ impl Partition {
             Owner::Window(id) => self.windows[&id].messages.last().copied(),
         };
         self.mark_started(last.expect("outputs have a message"));
-        let set = self.draw_key();
-        self.sets.insert(set, OutputSet { owner: origin.owner, groups_open: by_lane.len() });
+        let set = (by_lane.len() > 1).then(|| {
+            let set = self.draw_key();
+            self.sets.insert(set, OutputSet { groups_open: by_lane.len() });
+            set
+        });
         for (lane, payloads) in by_lane {
             let key = self.draw_key();
             let bytes = payloads.iter().map(|(_, payload)| payload.size_bytes()).sum();
             self.held_bytes += bytes;
-            let items = payloads.iter().zip(0..).map(|((id, payload), index)| Outgoing {
-                key: ItemKey::Payload { group: key, index },
-                id: id.clone(),
-                payload: Arc::clone(payload),
-            });
-            self.effects.push(Effect::Deliver { lane, items: items.collect() });
-            let pending = payloads.len();
+            for ((id, payload), index) in payloads.iter().zip(0..) {
+                let item = Outgoing {
+                    key: ItemKey::Payload { group: key, index },
+                    id: id.clone(),
+                    payload: Arc::clone(payload),
+                };
+                self.effects.push(Effect::Deliver { lane, item });
+            }
             let group = Group {
+                owner: origin.owner,
                 set,
                 lane,
+                pending: payloads.len(),
                 payloads,
                 bytes,
-                pending,
                 failed: BTreeMap::new(),
                 attempts_before: BTreeMap::new(),
                 handler_retries: 0,
@@ -270,7 +284,8 @@ impl Partition {
         group.pending = items.len();
         let failed = std::mem::take(&mut group.failed);
         group.attempts_before.extend(failed.into_iter().map(|(index, (_, tried))| (index, tried)));
-        self.effects.push(Effect::Deliver { lane: group.lane, items });
+        let lane = group.lane;
+        self.effects.extend(items.into_iter().map(|item| Effect::Deliver { lane, item }));
     }
 
     fn dead_letter_group(&mut self, key: u64) {
@@ -355,22 +370,24 @@ impl Partition {
     fn group_done(&mut self, key: u64) {
         let group = self.groups.remove(&key).expect("a group is done once");
         self.held_bytes -= group.bytes;
-        let set = self.sets.get_mut(&group.set).expect("a set outlives its groups");
-        set.groups_open -= 1;
-        if set.groups_open == 0 {
-            let owner = set.owner;
-            self.sets.remove(&group.set);
-            self.outputs_done(owner);
+        if let Some(key) = group.set {
+            let set = self.sets.get_mut(&key).expect("a set outlives its groups");
+            set.groups_open -= 1;
+            if set.groups_open > 0 {
+                return;
+            }
+            self.sets.remove(&key);
         }
+        self.outputs_done(group.owner);
     }
 
     fn owner(&self, group: u64) -> Owner {
-        self.sets[&self.groups[&group].set].owner
+        self.groups[&group].owner
     }
 
     pub(super) fn owner_offsets(&self, group: u64) -> Vec<Offset> {
         match self.owner(group) {
-            Owner::Task(key) => self.tasks[&key].offsets.clone(),
+            Owner::Task(key) => self.tasks[&key].offsets.to_vec(),
             Owner::Message(offset) => vec![offset],
             Owner::Window(id) => self.windows[&id].messages.clone(),
         }

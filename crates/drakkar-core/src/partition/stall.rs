@@ -120,8 +120,7 @@ impl Partition {
 
     /// Says whether a hook has not answered yet, or which sink has not.
     fn outputs_wait_for(&self, owner: Owner) -> String {
-        let set = self.sets.iter().find(|(_, set)| set.owner == owner).map(|(&key, _)| key);
-        let group = set.and_then(|set| self.groups.values().find(|group| group.set == set));
+        let group = self.groups.values().find(|group| group.owner == owner);
         match (group, owner) {
             (Some(group), _) => format!("sink {} has not taken it", self.router.sink(group.lane)),
             (None, Owner::Task(_)) => "on_task_complete has not answered".to_owned(),

@@ -7,6 +7,8 @@ use drakkar_api::{
     ErrorAction, Event, Execution, Hook, Offset, Outputs, Priority, RunId, Task, TaskFailure,
     TaskId, TaskOutcome, TaskOutput, TaskPath, WindowId,
 };
+use smallvec::SmallVec;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +16,15 @@ use std::time::Duration;
 /// is never more than one.
 pub(super) type TaskKey = u64;
 
+/// Offsets of one task: most have one.
+pub(super) type Offsets = SmallVec<[Offset; 1]>;
+
 /// The state of one task that is not settled.
 #[derive(Debug)]
 pub(super) struct TaskState {
     pub(super) task: Arc<Task>,
     /// Its messages, each once.
-    pub(super) offsets: Vec<Offset>,
+    pub(super) offsets: Offsets,
     pub(super) window: WindowId,
     priority: Priority,
     /// Its number among the tasks of its first message.
@@ -76,7 +81,7 @@ impl Partition {
     ) -> TaskKey {
         self.tasks_made += 1;
         let key = self.tasks_made;
-        let mut offsets = task.source_offsets.clone();
+        let mut offsets = Offsets::from_slice(&task.source_offsets);
         offsets.sort_unstable();
         offsets.dedup();
         // Messages that were settled while the window was taken one by one need the task no more.
@@ -115,13 +120,17 @@ impl Partition {
     }
 
     /// Makes an id that sorts by time inside its partition and is unique across assignments.
-    fn make_task_id(&self, key: TaskKey) -> TaskId {
-        TaskId::new(format!(
+    fn make_task_id(&mut self, key: TaskKey) -> TaskId {
+        self.id_text.clear();
+        write!(
+            self.id_text,
             "t-{:012x}-{}-{:x}-{key:08x}",
             self.now.since_origin().as_micros(),
             self.id.partition(),
             self.epoch.get(),
-        ))
+        )
+        .expect("a string takes all");
+        TaskId::new(self.id_text.as_str())
     }
 
     /// Starts the next attempt of a task.

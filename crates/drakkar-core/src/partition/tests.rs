@@ -216,15 +216,13 @@ impl World {
                     }
                     self.open.push(Open::Hook(call));
                 }
-                Effect::Deliver { items, .. } => {
-                    for item in items {
-                        let ItemKey::Payload { group, .. } = item.key else {
-                            unreachable!("letters have an effect of their own")
-                        };
-                        self.traced.extend(self.machine.owner_offsets(group));
-                        self.unsettled_payloads.insert((item.id.offset(), item.id.to_string()));
-                        self.open.push(Open::Item(item.key, item.id));
-                    }
+                Effect::Deliver { item, .. } => {
+                    let ItemKey::Payload { group, .. } = item.key else {
+                        unreachable!("letters have an effect of their own")
+                    };
+                    self.traced.extend(self.machine.owner_offsets(group));
+                    self.unsettled_payloads.insert((item.id.offset(), item.id.to_string()));
+                    self.open.push(Open::Item(item.key, item.id));
                 }
                 Effect::DeadLetter { key, letter } => {
                     let id = match &letter.content {
@@ -624,9 +622,8 @@ fn an_answer_beyond_the_line_waits_until_the_line_moves() {
     assert!(effects.is_empty(), "the second message is about to be given back: {effects:?}");
     // The third was on its way into a slot when it was asked back.
     let effects = world.machine.handle(start(RunId::new(2)), world.now);
-    let sent =
-        |effect: &Effect| matches!(effect, Effect::Deliver { items, .. } if items.len() == 1);
-    assert!(effects.iter().any(sent), "{effects:?}");
+    let sent = effects.iter().filter(|effect| matches!(effect, Effect::Deliver { .. }));
+    assert_eq!(sent.count(), 1, "{effects:?}");
     world.open.retain(|open| !matches!(open, Open::Waiting(..) | Open::Hook(_)));
     world.perform(effects);
     for run in 1..=2 {
