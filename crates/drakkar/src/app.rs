@@ -311,7 +311,9 @@ impl<H: Handler> App<H> {
         let metrics = Arc::new(MetricsObserver::new(identity, Arc::clone(&clock), gauges));
         let log_observer = Arc::new(LogObserver::new(Arc::clone(&clock)));
         let stall_limit = parts.engine.drain_timeout + STALL_MARGIN;
-        let health = Arc::new(Health::new(Arc::clone(&clock), stall_limit));
+        let connection = source.gauges();
+        let is_connected = Box::new(move || connection.is_connected());
+        let health = Arc::new(Health::new(Arc::clone(&clock), stall_limit, is_connected));
         let mut sinks = parts.sinks;
         sinks.extend(self.sinks);
         for sink in &sinks {
