@@ -70,7 +70,7 @@ fn run_suites(
         let session = Session::begin(suite.services, provider)?;
         let mut failure = None;
         for target in suite.targets {
-            let mut tests = test_command(target, test_arguments);
+            let mut tests = test_command(target, test_arguments)?;
             for &service in suite.services {
                 let address = session.address(service)?;
                 tests.env(address_variable(service), address.to_string());
@@ -102,16 +102,16 @@ fn selected(names: &[String]) -> Result<Vec<&'static Suite>, UsageError> {
 }
 
 /// One test at a time: the tests share a broker, and some of them restart it.
-fn test_command(target: &Target, test_arguments: &[String]) -> Command {
-    let mut command = cargo::command(&["test", "--release", "--package", target.package]);
+fn test_command(target: &Target, test_arguments: &[String]) -> Result<Command> {
+    let mut command = cargo::command(&["test", "--release", "--package", target.package])?;
     command.args(["--test", target.name, "--", "--test-threads=1"]).args(test_arguments);
-    command
+    Ok(command)
 }
 
 /// Fails when the arguments leave no test to run: the test binary would call that a success.
 fn ensure_tests_match(suite: &Suite, test_arguments: &[String]) -> Result<()> {
     for target in suite.targets {
-        let mut list = test_command(target, test_arguments);
+        let mut list = test_command(target, test_arguments)?;
         if !test_arguments.iter().any(|argument| argument == "--list") {
             list.arg("--list");
         }
@@ -152,6 +152,7 @@ mod tests {
     fn tests_run_one_at_a_time_with_the_arguments_given() {
         let target = Target { package: "p", name: "t" };
         let command = test_command(&target, &["--nocapture".to_owned(), "rebalance".to_owned()]);
+        let command = command.expect("a workspace");
         let arguments: Vec<_> = command.get_args().map(|it| it.to_str().expect("ours")).collect();
         assert_eq!(
             arguments[2..],

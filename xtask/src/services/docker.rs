@@ -76,7 +76,7 @@ fn succeeds(arguments: &[&str]) -> bool {
 fn compose(arguments: &[&str]) -> Result<()> {
     let status = Command::new("docker")
         .args(["compose", "--file"])
-        .arg(compose_file())
+        .arg(compose_file()?)
         .args(arguments)
         .stdin(Stdio::null())
         // Standard output is for results; compose tells its progress on standard error anyhow.
@@ -87,8 +87,8 @@ fn compose(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn compose_file() -> PathBuf {
-    workspace::root().join("xtask/services/compose.yaml")
+fn compose_file() -> Result<PathBuf> {
+    Ok(workspace::root()?.join("xtask/services/compose.yaml"))
 }
 
 #[cfg(test)]
