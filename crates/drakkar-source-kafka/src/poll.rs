@@ -200,8 +200,12 @@ impl PollThread {
     fn refusal(&self, context: &SourceContext) -> Option<SourceError> {
         let kind = SourceErrorKind::Authentication;
         let reason = context.last_error().filter(|error| error.kind() == kind)?;
-        let text =
-            format!("a broker of \"{}\" refused this client: {reason}", self.client.brokers());
+        let brokers = self.client.brokers();
+        let proof = match self.client.mechanism() {
+            Some(mechanism) => format!(" by SASL/{mechanism}"),
+            None => String::new(),
+        };
+        let text = format!("a broker of \"{brokers}\" refused this client{proof}: {reason}");
         Some(SourceError::new(kind, text))
     }
 
