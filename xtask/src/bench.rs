@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     let status = cargo::status(
         Command::new(bench)
             .args(arguments.forwarded())
-            .env("DRAKKAR_BENCH_KAFKA", session.address(Service::Kafka)?.to_string())
+            .env("DRAKKAR_BENCH_KAFKA", session.state(Service::Kafka)?.address.to_string())
             .env("DRAKKAR_BENCH_WORKER", worker),
     )?;
     session.end()?;

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use crate::arguments::{Arguments, UsageError};
 use crate::services::command::{chosen_provider, default_provider};
 use crate::services::session::Session;
-use crate::services::{Provider, Service};
+use crate::services::state::State;
+use crate::services::{Provider, Service, kafka};
 use crate::{bench, cargo};
 
 pub(crate) const HELP: &str = "\
@@ -22,7 +23,9 @@ Suites: kafka (default: all). What follows -- goes to the test binary, such as a
 name; a suite in which nothing matches is a failure.
 
 The tests find their services in DRAKKAR_TEST_<SERVICE> (host:port), the worker that they run in
-DRAKKAR_BENCH_WORKER, and in DRAKKAR_XTASK the program that restarts a service for them.
+DRAKKAR_BENCH_WORKER, and in DRAKKAR_XTASK the program that restarts a service for them. With
+DRAKKAR_TEST_KAFKA_ before them, AUTH, USER and PASSWORD are the broker's listener with SASL and who may
+come in by it.
 ";
 
 /// Test targets that need the same services.
@@ -72,8 +75,7 @@ fn run_suites(
         for target in suite.targets {
             let mut tests = test_command(target, test_arguments)?;
             for &service in suite.services {
-                let address = session.address(service)?;
-                tests.env(address_variable(service), address.to_string());
+                tests.envs(variables(service, session.state(service)?)?);
             }
             tests.env("DRAKKAR_BENCH_WORKER", &worker).env("DRAKKAR_XTASK", &xtask);
             let status = cargo::status(&mut tests)?;
@@ -128,8 +130,18 @@ fn lists_a_test(listed: &str) -> bool {
     listed.lines().any(|line| line.ends_with(": test"))
 }
 
-fn address_variable(service: Service) -> String {
-    format!("DRAKKAR_TEST_{}", service.name().to_uppercase())
+/// What the tests are told of a service.
+fn variables(service: Service, state: &State) -> Result<Vec<(String, String)>> {
+    let address = format!("DRAKKAR_TEST_{}", service.name().to_uppercase());
+    let mut variables = vec![(address.clone(), state.address.to_string())];
+    if service == Service::Kafka {
+        variables.extend([
+            (format!("{address}_AUTH"), kafka::auth_address(state)?.to_string()),
+            (format!("{address}_USER"), kafka::AUTH_USER.to_owned()),
+            (format!("{address}_PASSWORD"), kafka::AUTH_PASSWORD.to_owned()),
+        ]);
+    }
+    Ok(variables)
 }
 
 #[cfg(test)]
@@ -196,7 +208,19 @@ mod tests {
     }
 
     #[test]
-    fn the_variable_is_named_after_the_service() {
-        assert_eq!(address_variable(Service::Kafka), "DRAKKAR_TEST_KAFKA");
+    fn the_variables_are_named_after_the_service() {
+        let address = "127.0.0.1:5000".parse().expect("an address");
+        let state = State { provider: Provider::Docker, address, native: None };
+        let named =
+            |service| -> Vec<(String, String)> { variables(service, &state).expect("it has them") };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(named(Service::Redis), [pair("DRAKKAR_TEST_REDIS", "127.0.0.1:5000")]);
+        let kafka = named(Service::Kafka);
+        assert_eq!(kafka[0], pair("DRAKKAR_TEST_KAFKA", "127.0.0.1:5000"));
+        assert_eq!(kafka[1], pair("DRAKKAR_TEST_KAFKA_AUTH", "127.0.0.1:19093"));
+        assert_eq!(
+            (kafka[2].0.as_str(), kafka[3].0.as_str()),
+            ("DRAKKAR_TEST_KAFKA_USER", "DRAKKAR_TEST_KAFKA_PASSWORD",)
+        );
     }
 }
