@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     let status = cargo::status(
         Command::new(bench)
             .args(arguments.forwarded())
-            .env("DRAKKAR_BENCH_KAFKA", session.address(Service::Kafka)?.to_string())
+            .env("DRAKKAR_BENCH_KAFKA", session.state(Service::Kafka)?.address.to_string())
             .env("DRAKKAR_BENCH_WORKER", worker),
     )?;
     session.end()?;
@@ -43,6 +43,6 @@ pub(crate) fn build_worker() -> Result<PathBuf> {
 
 /// Builds the binary of a package that has the same name, in release mode.
 fn build(package: &str) -> Result<PathBuf> {
-    cargo::run(&mut cargo::command(&["build", "--release", "--package", package]))?;
+    cargo::run(&mut cargo::command(&["build", "--release", "--package", package])?)?;
     Ok(workspace::target()?.join("release").join(package))
 }

@@ -10,11 +10,11 @@ use serde::de::DeserializeOwned;
 use crate::workspace;
 
 /// Prepares a cargo command at the workspace root, with the cargo that runs xtask.
-pub(crate) fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Result<Command> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(arguments).current_dir(workspace::root());
-    command
+    command.args(arguments).current_dir(workspace::root()?);
+    Ok(command)
 }
 
 /// Reads `cargo metadata --no-deps` into the fields that the caller cares about.
@@ -25,7 +25,7 @@ pub(crate) fn metadata<T: DeserializeOwned>() -> Result<T> {
 
 /// Runs cargo and gives its standard output; its standard error stays visible.
 pub(crate) fn output(arguments: &[&str]) -> Result<String> {
-    captured(&mut command(arguments))
+    captured(&mut command(arguments)?)
 }
 
 /// Runs a prepared command and gives its standard output; its standard error stays visible.

@@ -124,7 +124,7 @@ impl Gate {
 }
 
 fn cargo(arguments: &[&str]) -> Result<Verdict> {
-    passes(&mut cargo::command(arguments))
+    passes(&mut cargo::command(arguments)?)
 }
 
 fn passes(command: &mut Command) -> Result<Verdict> {
@@ -133,19 +133,19 @@ fn passes(command: &mut Command) -> Result<Verdict> {
 }
 
 fn rustdoc() -> Result<Verdict> {
-    let mut command = cargo::command(&["doc", "--workspace", "--no-deps"]);
+    let mut command = cargo::command(&["doc", "--workspace", "--no-deps"])?;
     passes(command.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 fn deny(checks: &[&str]) -> Result<Verdict> {
-    let mut command = cargo::command(&["deny", "check", "--hide-inclusion-graph"]);
+    let mut command = cargo::command(&["deny", "check", "--hide-inclusion-graph"])?;
     passes(command.args(checks))
 }
 
 /// This step depends on somebody else's server. A known advisory fails; not being able to
 /// ask does not.
 fn advisories() -> Result<Verdict> {
-    let fetched = cargo::status(&mut cargo::command(&["deny", "fetch", "db"]))?;
+    let fetched = cargo::status(&mut cargo::command(&["deny", "fetch", "db"])?)?;
     if fetched.success() {
         return deny(&["advisories"]);
     }
@@ -159,7 +159,7 @@ fn advisories() -> Result<Verdict> {
 fn quickstart() -> Result<Verdict> {
     let out = workspace::target()?.join(format!("quickstart-{}", std::process::id()));
     fs::create_dir_all(&out).with_context(|| format!("failed to create {}", out.display()))?;
-    let mut command = cargo::command(&["run", "--release", "--package", "drakkar-examples"]);
+    let mut command = cargo::command(&["run", "--release", "--package", "drakkar-examples"])?;
     command.args(["--example", "quickstart", "--", "--messages", "2000", "--out"]).arg(&out);
     let verdict = passes(&mut command);
     fs::remove_dir_all(&out).with_context(|| format!("failed to remove {}", out.display()))?;

@@ -98,7 +98,7 @@ fn linked<'a>(tree: &str, never: &'a [&'a str]) -> impl Iterator<Item = &'a str>
 }
 
 fn check(features: &[&str]) -> Result<()> {
-    let mut command = cargo::command(&["clippy", "--package", FACADE, "--no-default-features"]);
+    let mut command = cargo::command(&["clippy", "--package", FACADE, "--no-default-features"])?;
     // What only some build warns of is wrong too.
     command.args(features).args(["--", "-D", "warnings"]);
     eprintln!("checking {FACADE} with {}", features.last().unwrap_or(&"no features"));

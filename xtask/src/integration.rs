@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use crate::arguments::{Arguments, UsageError};
 use crate::services::command::{chosen_provider, default_provider};
 use crate::services::session::Session;
-use crate::services::{Provider, Service};
+use crate::services::state::State;
+use crate::services::{Provider, Service, kafka};
 use crate::{bench, cargo};
 
 pub(crate) const HELP: &str = "\
@@ -22,7 +23,9 @@ Suites: kafka (default: all). What follows -- goes to the test binary, such as a
 name; a suite in which nothing matches is a failure.
 
 The tests find their services in DRAKKAR_TEST_<SERVICE> (host:port), the worker that they run in
-DRAKKAR_BENCH_WORKER, and in DRAKKAR_XTASK the program that restarts a service for them.
+DRAKKAR_BENCH_WORKER, and in DRAKKAR_XTASK the program that restarts a service for them. With
+DRAKKAR_TEST_KAFKA_ before them, AUTH, USER and PASSWORD are the broker's listener with SASL and who may
+come in by it.
 ";
 
 /// Test targets that need the same services.
@@ -70,10 +73,9 @@ fn run_suites(
         let session = Session::begin(suite.services, provider)?;
         let mut failure = None;
         for target in suite.targets {
-            let mut tests = test_command(target, test_arguments);
+            let mut tests = test_command(target, test_arguments)?;
             for &service in suite.services {
-                let address = session.address(service)?;
-                tests.env(address_variable(service), address.to_string());
+                tests.envs(variables(service, session.state(service)?)?);
             }
             tests.env("DRAKKAR_BENCH_WORKER", &worker).env("DRAKKAR_XTASK", &xtask);
             let status = cargo::status(&mut tests)?;
@@ -102,16 +104,16 @@ fn selected(names: &[String]) -> Result<Vec<&'static Suite>, UsageError> {
 }
 
 /// One test at a time: the tests share a broker, and some of them restart it.
-fn test_command(target: &Target, test_arguments: &[String]) -> Command {
-    let mut command = cargo::command(&["test", "--release", "--package", target.package]);
+fn test_command(target: &Target, test_arguments: &[String]) -> Result<Command> {
+    let mut command = cargo::command(&["test", "--release", "--package", target.package])?;
     command.args(["--test", target.name, "--", "--test-threads=1"]).args(test_arguments);
-    command
+    Ok(command)
 }
 
 /// Fails when the arguments leave no test to run: the test binary would call that a success.
 fn ensure_tests_match(suite: &Suite, test_arguments: &[String]) -> Result<()> {
     for target in suite.targets {
-        let mut list = test_command(target, test_arguments);
+        let mut list = test_command(target, test_arguments)?;
         if !test_arguments.iter().any(|argument| argument == "--list") {
             list.arg("--list");
         }
@@ -128,8 +130,18 @@ fn lists_a_test(listed: &str) -> bool {
     listed.lines().any(|line| line.ends_with(": test"))
 }
 
-fn address_variable(service: Service) -> String {
-    format!("DRAKKAR_TEST_{}", service.name().to_uppercase())
+/// What the tests are told of a service.
+fn variables(service: Service, state: &State) -> Result<Vec<(String, String)>> {
+    let address = format!("DRAKKAR_TEST_{}", service.name().to_uppercase());
+    let mut variables = vec![(address.clone(), state.address.to_string())];
+    if service == Service::Kafka {
+        variables.extend([
+            (format!("{address}_AUTH"), kafka::auth_address(state)?.to_string()),
+            (format!("{address}_USER"), kafka::AUTH_USER.to_owned()),
+            (format!("{address}_PASSWORD"), kafka::AUTH_PASSWORD.to_owned()),
+        ]);
+    }
+    Ok(variables)
 }
 
 #[cfg(test)]
@@ -152,6 +164,7 @@ mod tests {
     fn tests_run_one_at_a_time_with_the_arguments_given() {
         let target = Target { package: "p", name: "t" };
         let command = test_command(&target, &["--nocapture".to_owned(), "rebalance".to_owned()]);
+        let command = command.expect("a workspace");
         let arguments: Vec<_> = command.get_args().map(|it| it.to_str().expect("ours")).collect();
         assert_eq!(
             arguments[2..],
@@ -195,7 +208,19 @@ mod tests {
     }
 
     #[test]
-    fn the_variable_is_named_after_the_service() {
-        assert_eq!(address_variable(Service::Kafka), "DRAKKAR_TEST_KAFKA");
+    fn the_variables_are_named_after_the_service() {
+        let address = "127.0.0.1:5000".parse().expect("an address");
+        let state = State { provider: Provider::Docker, address, native: None };
+        let named =
+            |service| -> Vec<(String, String)> { variables(service, &state).expect("it has them") };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(named(Service::Redis), [pair("DRAKKAR_TEST_REDIS", "127.0.0.1:5000")]);
+        let kafka = named(Service::Kafka);
+        assert_eq!(kafka[0], pair("DRAKKAR_TEST_KAFKA", "127.0.0.1:5000"));
+        assert_eq!(kafka[1], pair("DRAKKAR_TEST_KAFKA_AUTH", "127.0.0.1:19093"));
+        assert_eq!(
+            (kafka[2].0.as_str(), kafka[3].0.as_str()),
+            ("DRAKKAR_TEST_KAFKA_USER", "DRAKKAR_TEST_KAFKA_PASSWORD",)
+        );
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::{
     CommitOffset, DecodeError, Execution, Offset, PartitionId, Settlement, SinkError, SinkId,
-    SourceError, Task, WindowId,
+    SourceError, Task, Timestamp, WindowId,
 };
 use std::fmt;
 use std::time::Duration;
@@ -164,6 +164,8 @@ pub enum Event<'a> {
         offset: Offset,
         /// How.
         end: MessageEnd,
+        /// When it was produced or appended, where the source knows.
+        written_at: Option<Timestamp>,
         /// From the forming of its window to this moment.
         duration: Duration,
     },

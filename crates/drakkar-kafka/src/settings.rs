@@ -61,6 +61,12 @@ impl ClientSettings {
         &self.brokers
     }
 
+    /// Returns how this client proves who it is, such as `PLAIN`; `None` without SASL.
+    pub fn mechanism(&self) -> Option<&str> {
+        let option = self.security.iter().find(|(name, _)| *name == "sasl.mechanisms");
+        option.map(|(_, mechanism)| mechanism.expose().as_str())
+    }
+
     /// Returns a raw option that the user set under any of its names. `name` is the
     /// [canonical](options::canonical) one.
     ///
@@ -189,6 +195,20 @@ mod tests {
         assert_eq!(config.get("message.timeout.ms"), Some("7000"));
         assert_eq!(config.get("linger.ms"), Some("5"));
         config.create::<BaseProducer>().expect("librdkafka accepts all of it");
+    }
+
+    #[test]
+    fn the_mechanism_is_known_where_there_is_one() {
+        assert_eq!(settings(&[]).mechanism(), None);
+        let security = crate::SecuritySection {
+            protocol: crate::Protocol::SaslPlaintext,
+            mechanism: Some(crate::Mechanism::Plain),
+            username: "u".to_owned(),
+            password: Secret::new("p".to_owned()),
+            ..crate::SecuritySection::default()
+        };
+        let section = ClientSection { security, ..ClientSection::default() };
+        assert_eq!(section.validate("kafka").expect("valid").mechanism(), Some("PLAIN"));
     }
 
     #[test]

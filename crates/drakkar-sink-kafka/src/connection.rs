@@ -198,8 +198,12 @@ impl Connector {
             matches!(classify(*code), ErrorClass::Authentication | ErrorClass::Authorization)
         });
         if let Some(code) = refused {
-            let why = text(code);
-            return error(classify(code), format!("failed to connect to \"{brokers}\": {why}"));
+            let proof = match self.base.get("sasl.mechanisms") {
+                Some(mechanism) => format!(" by SASL/{mechanism}"),
+                None => String::new(),
+            };
+            let text = format!("failed to connect to \"{brokers}\"{proof}: {}", text(code));
+            return error(classify(code), text);
         }
         let why = asker.last_error().or(code).map_or_else(|| "no answer".to_owned(), text);
         let text = format!("failed to reach a broker of \"{brokers}\": {why}");

@@ -98,7 +98,10 @@ impl Callbacks {
     /// its brokers repeats itself many times a second, with one code and another in turn.
     fn keep(&self, code: RDKafkaErrorCode, now: Instant) -> bool {
         let mut trouble = self.trouble();
-        trouble.last = Some(code);
+        // That all brokers are down is said right after why the last one is: that counts for more.
+        if code != RDKafkaErrorCode::AllBrokersDown || trouble.last.is_none() {
+            trouble.last = Some(code);
+        }
         let logged_at = trouble.logged_at.get(&(code as i32));
         let is_repeated = logged_at.is_some_and(|at| now - *at < TROUBLE_INTERVAL);
         if !is_repeated {
@@ -240,9 +243,19 @@ mod tests {
     fn the_last_error_is_the_last_one_also_if_the_log_does_not_hear_of_it() {
         let callbacks = callbacks();
         let now = Instant::now();
-        for code in [AllBrokersDown, BrokerTransportFailure, AllBrokersDown] {
+        for code in [AllBrokersDown, BrokerTransportFailure, Authentication, BrokerTransportFailure]
+        {
             callbacks.keep(code, now);
             assert_eq!(callbacks.trouble().last, Some(code));
         }
+    }
+
+    #[test]
+    fn a_summary_does_not_hide_the_error_that_it_sums_up() {
+        let callbacks = callbacks();
+        for code in [Authentication, AllBrokersDown] {
+            assert!(callbacks.keep(code, Instant::now()), "the log hears of both");
+        }
+        assert_eq!(callbacks.trouble().last, Some(Authentication));
     }
 }

@@ -7,6 +7,7 @@
 
 use crate::error::{self, Standing};
 use crate::rebalance::Consumer;
+use crate::watch::Watch;
 use drakkar_api::{CommitOffset, CommitRequest, Epoch, SourceError, SourceErrorKind, SourceEvents};
 use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -178,8 +179,18 @@ trait Committer {
 }
 
 /// Runs the commit thread until the desk is closed.
-pub(crate) fn run(desk: &CommitDesk, consumer: &Weak<Consumer>, events: &Arc<dyn SourceEvents>) {
-    let tell = |epoch, result| events.committed(epoch, result);
+pub(crate) fn run(
+    desk: &CommitDesk,
+    watch: &Watch,
+    consumer: &Weak<Consumer>,
+    events: &Arc<dyn SourceEvents>,
+) {
+    let tell = |epoch, result: Result<CommitOffset, SourceError>| {
+        if let Ok(offset) = result {
+            watch.committed(epoch, offset);
+        }
+        events.committed(epoch, result);
+    };
     while let Some(batch) = desk.next_batch() {
         match consumer.upgrade() {
             Some(consumer) => commit_all(desk, &*consumer, &batch, tell),

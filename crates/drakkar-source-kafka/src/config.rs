@@ -311,6 +311,11 @@ impl SourceSettings {
         &self.config.consumer_group
     }
 
+    /// Returns where a partition without a valid commit is read from.
+    pub(crate) fn offset_reset(&self) -> OffsetReset {
+        self.config.offset_reset
+    }
+
     /// Returns how long the start waits for a broker and the topic.
     pub(crate) fn connect_timeout(&self) -> Duration {
         Duration::from_secs(self.config.connect_timeout_seconds.into())

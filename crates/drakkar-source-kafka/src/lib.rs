@@ -12,6 +12,7 @@
 //! - The thread sleeps until librdkafka, the engine or a deadline of 100 ms wakes it.
 //! - A second thread commits, one call at a time; what waits meanwhile goes into the next call.
 //!   It works also while the first thread waits inside a revoke.
+//! - A third thread asks the brokers every 5 s where the partitions end, for [`SourceGauges`].
 //!
 //! # Invariants
 //!
@@ -38,10 +39,13 @@ mod config;
 mod convert;
 mod error;
 mod flow;
+mod lag;
 mod poll;
 mod rebalance;
 mod source;
 mod wake;
+mod watch;
 
 pub use config::{FIELDS, GroupProtocol, OffsetReset, SourceConfig, SourceSettings};
 pub use source::KafkaSource;
+pub use watch::SourceGauges;

@@ -9,6 +9,7 @@ use crate::convert::{Converted, convert};
 use crate::error;
 use crate::rebalance::{Consumer, Partition, SourceContext};
 use crate::source::Shared;
+use crate::watch;
 use drakkar_api::{
     Reply, ReplyReceiver, SourceError, SourceErrorKind, SourceEvents, SourceMessage, WorkerId,
 };
@@ -49,7 +50,13 @@ struct Session {
     shared: Arc<Shared>,
     events: Arc<dyn SourceEvents>,
     settings: SourceSettings,
-    commit_thread: ReplyReceiver<()>,
+    threads: Threads,
+}
+
+/// The answers that come when the other threads have ended.
+struct Threads {
+    commit: ReplyReceiver<()>,
+    watch: ReplyReceiver<()>,
 }
 
 impl PollThread {
@@ -87,17 +94,18 @@ impl PollThread {
         let context = Arc::clone(consumer.context());
         context.set_consumer(&consumer);
         match self.join(&consumer, &context) {
-            Ok(commit_thread) => Ok(Session {
+            Ok(threads) => Ok(Session {
                 consumer,
                 context,
                 shared: Arc::clone(&self.shared),
                 events: Arc::clone(&self.events),
                 settings: self.settings.clone(),
-                commit_thread,
+                threads,
             }),
             Err(error) => {
-                // Nobody has committed yet; this ends the commit thread if it was started.
+                // Nobody has committed yet; this ends the other threads if they were started.
                 drop(self.shared.commits().close());
+                self.shared.watch().close();
                 drop_client(consumer);
                 Err(error)
             }
@@ -108,14 +116,18 @@ impl PollThread {
         &self,
         consumer: &Arc<Consumer>,
         context: &SourceContext,
-    ) -> Result<ReplyReceiver<()>, SourceError> {
+    ) -> Result<Threads, SourceError> {
         self.wait_for_topic(consumer, context)?;
-        let commit_thread = self.spawn_commit_thread(consumer)?;
+        self.shared.watch().set_connected(true);
+        let threads = Threads {
+            commit: self.spawn_commit_thread(consumer)?,
+            watch: self.spawn_watch_thread(consumer)?,
+        };
         consumer
             .subscribe(&[self.settings.topic()])
             .map_err(|error| SourceError::new(SourceErrorKind::Other, error.to_string()))?;
         context.set_started();
-        Ok(commit_thread)
+        Ok(threads)
     }
 
     /// Asks for the topic until it is there or the deadline has passed.
@@ -188,32 +200,58 @@ impl PollThread {
     fn refusal(&self, context: &SourceContext) -> Option<SourceError> {
         let kind = SourceErrorKind::Authentication;
         let reason = context.last_error().filter(|error| error.kind() == kind)?;
-        let text =
-            format!("a broker of \"{}\" refused this client: {reason}", self.client.brokers());
+        let brokers = self.client.brokers();
+        let proof = match self.client.mechanism() {
+            Some(mechanism) => format!(" by SASL/{mechanism}"),
+            None => String::new(),
+        };
+        let text = format!("a broker of \"{brokers}\" refused this client{proof}: {reason}");
         Some(SourceError::new(kind, text))
     }
 
-    /// Starts the commit thread. The answer comes when it has ended.
     fn spawn_commit_thread(
         &self,
         consumer: &Arc<Consumer>,
     ) -> Result<ReplyReceiver<()>, SourceError> {
-        let (ended, answer) = Reply::channel();
         let consumer = Arc::downgrade(consumer);
         let shared = Arc::clone(&self.shared);
         let events = Arc::clone(&self.events);
+        self.spawn_thread("commit", move || {
+            commit::run(shared.commits(), shared.watch(), &consumer, &events);
+        })
+    }
+
+    fn spawn_watch_thread(
+        &self,
+        consumer: &Arc<Consumer>,
+    ) -> Result<ReplyReceiver<()>, SourceError> {
+        let consumer = Arc::downgrade(consumer);
+        let shared = Arc::clone(&self.shared);
+        let settings = self.settings.clone();
+        self.spawn_thread("watch", move || {
+            watch::run(shared.watch(), &consumer, settings.topic(), settings.offset_reset());
+        })
+    }
+
+    /// Starts a thread whose panic ends the source. The answer comes when it has ended.
+    fn spawn_thread(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Result<ReplyReceiver<()>, SourceError> {
+        let (ended, answer) = Reply::channel();
+        let shared = Arc::clone(&self.shared);
         std::thread::Builder::new()
-            .name("drakkar-commit".to_owned())
+            .name(format!("drakkar-{name}"))
             .spawn(move || {
-                let work = || commit::run(shared.commits(), &consumer, &events);
                 if catch_unwind(AssertUnwindSafe(work)).is_err() {
-                    let text = "the commit thread panicked";
+                    let text = format!("the {name} thread panicked");
                     shared.fail(SourceError::new(SourceErrorKind::Other, text));
                 }
                 ended.send(());
             })
             .map_err(|error| {
-                let text = format!("the commit thread could not be started: {error}");
+                let text = format!("the {name} thread could not be started: {error}");
                 SourceError::new(SourceErrorKind::Other, text)
             })?;
         Ok(answer)
@@ -314,6 +352,9 @@ impl Session {
                 partition.strays.push_front(next);
                 break;
             }
+            if partition.newest.is_none() {
+                self.shared.watch().began(epoch, next.offset);
+            }
             partition.newest = Some(next.offset);
             bytes = bytes.saturating_add(next.size_bytes());
             messages.push(next);
@@ -380,6 +421,7 @@ impl Session {
     /// Leaves the group and lets the client go. Every wait has a deadline.
     fn close(self, has_failed: bool) {
         self.shared.close();
+        self.shared.watch().close();
         if has_failed {
             // Nothing can be drained or committed any more.
             self.context.lose_all();
@@ -390,8 +432,11 @@ impl Session {
         for refused in self.shared.commits().close() {
             self.events.committed(refused, Err(error::ended_assignment()));
         }
-        if self.commit_thread.wait_timeout(commit::END_PATIENCE).is_err() {
+        if self.threads.commit.wait_timeout(commit::END_PATIENCE).is_err() {
             tracing::warn!("a commit is still on its way at the end of the source");
+        }
+        if self.threads.watch.wait_timeout(watch::END_PATIENCE).is_err() {
+            tracing::warn!("a broker is still being asked at the end of the source");
         }
         drop_client(self.consumer);
     }

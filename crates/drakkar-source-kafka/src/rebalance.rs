@@ -175,12 +175,13 @@ impl SourceContext {
                 shared.wake();
             }
         });
-        let epoch = self.open_epoch();
+        let epoch = self.open_epoch(&id);
         Some(Partition { id, epoch, queue, is_ready, strays: VecDeque::new(), newest: None })
     }
 
-    fn open_epoch(&self) -> Epoch {
+    fn open_epoch(&self, partition: &PartitionId) -> Epoch {
         let epoch = next_epoch();
+        self.shared.watch().open(epoch, partition);
         self.shared.flow().open(epoch);
         self.shared.commits().open(epoch);
         epoch
@@ -197,7 +198,7 @@ impl SourceContext {
         );
         self.report(SourceError::new(SourceErrorKind::Topic, text));
         self.lose(vec![partition.epoch]);
-        partition.epoch = self.open_epoch();
+        partition.epoch = self.open_epoch(&partition.id);
         let epoch = partition.epoch;
         self.events.assigned(vec![Assignment { partition: partition.id.clone(), epoch }]);
     }
@@ -273,6 +274,7 @@ impl SourceContext {
     fn end(&self, epochs: &[Epoch], deadline: Instant) {
         for epoch in epochs {
             self.shared.flow().close(*epoch);
+            self.shared.watch().end(*epoch);
         }
         for refused in self.shared.commits().retire(epochs, deadline) {
             self.events.committed(refused, Err(error::ended_assignment()));

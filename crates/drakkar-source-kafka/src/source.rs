@@ -5,6 +5,7 @@ use crate::config::SourceSettings;
 use crate::flow::FlowTable;
 use crate::poll::PollThread;
 use crate::wake::Wake;
+use crate::watch::{SourceGauges, Watch};
 use drakkar_api::{
     CommitRequest, Credit, Epoch, Flow, Offset, Reply, Settlement, Source, SourceError,
     SourceErrorKind, SourceEvents, WorkerId,
@@ -46,6 +47,7 @@ pub struct KafkaSource {
 pub(crate) struct Shared {
     flow: Mutex<FlowTable>,
     commits: CommitDesk,
+    watch: Arc<Watch>,
     wake: Wake,
     is_closing: AtomicBool,
     failure: Mutex<Option<SourceError>>,
@@ -58,6 +60,11 @@ impl KafkaSource {
     /// Clients of this worker are called `drakkar-<worker>` on the brokers.
     pub fn new(client: ClientSettings, settings: SourceSettings, worker: &WorkerId) -> Self {
         Self { client, settings, worker: worker.clone(), shared: Arc::default() }
+    }
+
+    /// Returns a handle that tells how far each partition is behind and whether a broker answers.
+    pub fn gauges(&self) -> SourceGauges {
+        SourceGauges::new(Arc::clone(&self.shared.watch))
     }
 
     fn spawn(
@@ -159,6 +166,10 @@ impl Shared {
 
     pub(crate) fn commits(&self) -> &CommitDesk {
         &self.commits
+    }
+
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// Wakes the source's thread.

@@ -10,7 +10,9 @@ use crate::observers::Observers;
 use crate::parts::Parts;
 use crate::server::{Pages, Server};
 use crate::signals::Signals;
-use crate::telemetry::{Exposition, Identity, LogObserver, MetricsObserver, install_recorder};
+use crate::telemetry::{
+    Exposition, Gauges, Identity, LogObserver, MetricsObserver, install_recorder,
+};
 use drakkar_api::{
     Clients, Clock, Context, ContextScope, Executor, Handler, HookResult, Observer, Sink, WorkerId,
     WorkerInfo,
@@ -300,17 +302,18 @@ impl<H: Handler> App<H> {
         let pool = Arc::new(pool);
         emergency.keep_pool(&pool);
         let recorder = install_recorder();
-        let slots = Arc::clone(&pool);
-        let metrics = Arc::new(MetricsObserver::new(
-            Identity {
-                worker_id: info.worker_id.to_string(),
-                consumer_group: info.consumer_group.clone(),
-            },
-            Box::new(move || slots.slots()),
-        ));
+        let source = KafkaSource::new(parts.client, parts.source, &info.worker_id);
+        let identity = Identity {
+            worker_id: info.worker_id.to_string(),
+            consumer_group: info.consumer_group.clone(),
+        };
+        let gauges = gauges(&pool, &source);
+        let metrics = Arc::new(MetricsObserver::new(identity, Arc::clone(&clock), gauges));
         let log_observer = Arc::new(LogObserver::new(Arc::clone(&clock)));
         let stall_limit = parts.engine.drain_timeout + STALL_MARGIN;
-        let health = Arc::new(Health::new(Arc::clone(&clock), stall_limit));
+        let connection = source.gauges();
+        let is_connected = Box::new(move || connection.is_connected());
+        let health = Arc::new(Health::new(Arc::clone(&clock), stall_limit, is_connected));
         let mut sinks = parts.sinks;
         sinks.extend(self.sinks);
         for sink in &sinks {
@@ -329,7 +332,6 @@ impl<H: Handler> App<H> {
             vec![metrics, log_observer, Arc::<Health>::clone(&health)];
         observers.extend(self.observers);
         let observer: Arc<dyn Observer> = Arc::new(Observers::new(observers));
-        let source = KafkaSource::new(parts.client, parts.source, &info.worker_id);
         let connected = sinks.iter().chain([&parts.dead_letters]);
         let connected: Vec<_> = connected.map(|sink| sink.id().clone()).collect();
         let engine_parts = EngineParts {
@@ -395,6 +397,17 @@ fn tell_sinks(sinks: &[AnySink]) {
     let names: Vec<_> = sinks.iter().map(|sink| sink.id().to_string()).collect();
     let sinks = names.join(" ");
     tracing::info!(category = "sink", sinks, "sinks_configured");
+}
+
+/// What the page of metrics asks the parts for.
+fn gauges(pool: &Arc<ProcessPool>, source: &KafkaSource) -> Gauges {
+    let pool = Arc::clone(pool);
+    let (lags, connection) = (source.gauges(), source.gauges());
+    Gauges {
+        slots: Box::new(move || pool.slots()),
+        lags: Box::new(move || lags.lags()),
+        is_connected: Box::new(move || connection.is_connected()),
+    }
 }
 
 /// Starts the server of metrics and health, if the configuration wants it.

@@ -13,19 +13,109 @@ use std::time::Duration;
 pub(crate) struct Health {
     clock: Arc<dyn Clock>,
     stall_limit: Duration,
+    is_kafka_connected: IsConnected,
     state: Mutex<State>,
 }
+
+/// Answers at once whether Kafka answers the source.
+pub(crate) type IsConnected = Box<dyn Fn() -> bool + Send + Sync>;
 
 #[derive(Debug, Default)]
 struct State {
     ready: bool,
     polled_at: Option<Instant>,
     stopping: bool,
-    /// In the order of registration, with whether each is connected.
-    sinks: Vec<(SinkId, bool)>,
+    /// In the order of registration.
+    sinks: Vec<SinkState>,
+    /// How many partitions are ours.
+    assigned: usize,
     failed: BTreeMap<PartitionId, String>,
     /// Partitions with a dead letter that cannot be written, with the last one of which that was told.
     held: BTreeMap<PartitionId, String>,
+}
+
+/// What is known of a sink.
+#[derive(Debug)]
+struct SinkState {
+    id: SinkId,
+    connected: bool,
+    last_delivery: Delivery,
+}
+
+/// How the last delivery ended.
+#[derive(Debug)]
+enum Delivery {
+    NotTried,
+    Confirmed,
+    /// With the error.
+    Failed(String),
+}
+
+/// One thing that is looked at, and how it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Check {
+    pub(crate) name: String,
+    /// One word, or with a colon and the reason behind it.
+    pub(crate) state: String,
+    pub(crate) is_ok: bool,
+    /// Whether the worker is not ready without it.
+    pub(crate) is_required: bool,
+}
+
+impl Check {
+    fn required(name: impl Into<String>, state: impl Into<String>, is_ok: bool) -> Self {
+        Self { name: name.into(), state: state.into(), is_ok, is_required: true }
+    }
+
+    /// One that tells only.
+    fn shown(name: impl Into<String>, state: impl Into<String>, is_ok: bool) -> Self {
+        Self { is_required: false, ..Self::required(name, state, is_ok) }
+    }
+
+    /// Returns why the worker is not ready, if this is a reason.
+    fn reason(&self) -> Option<String> {
+        let is_reason = self.is_required && !self.is_ok;
+        is_reason.then(|| match self.name.as_str() {
+            WORKER => self.state.clone(),
+            name => format!("{name}_{}", self.state),
+        })
+    }
+}
+
+/// The name of the check whether the worker itself runs.
+const WORKER: &str = "worker";
+
+impl SinkState {
+    fn checks(&self) -> [Check; 2] {
+        let Self { id, connected, last_delivery } = self;
+        let connection = if *connected { "connected" } else { "not_connected" };
+        let (delivery, is_ok) = match last_delivery {
+            Delivery::NotTried => ("not_tried".to_owned(), true),
+            Delivery::Confirmed => ("confirmed".to_owned(), true),
+            Delivery::Failed(error) => (format!("failed: {error}"), false),
+        };
+        [
+            Check::required(format!("sink_{id}"), connection, *connected),
+            Check::shown(format!("sink_{id}_delivery"), delivery, is_ok),
+        ]
+    }
+}
+
+impl State {
+    /// Returns for how long the source's loop has rested, if it has begun and the worker is not about
+    /// to stop.
+    fn rested(&self, now: Instant) -> Option<Duration> {
+        self.polled_at.filter(|_| !self.stopping).map(|polled_at| now - polled_at)
+    }
+
+    fn sink(&mut self, id: &SinkId) -> &mut SinkState {
+        let place = self.sinks.iter().position(|sink| sink.id == *id).unwrap_or_else(|| {
+            let last_delivery = Delivery::NotTried;
+            self.sinks.push(SinkState { id: id.clone(), connected: false, last_delivery });
+            self.sinks.len() - 1
+        });
+        &mut self.sinks[place]
+    }
 }
 
 impl fmt::Debug for Health {
@@ -37,8 +127,12 @@ impl fmt::Debug for Health {
 impl Health {
     /// Makes the state of a worker that has not started. `stall_limit` is how long the source's loop
     /// may rest before the worker counts as dead; it must exceed the time that a revoke takes.
-    pub(crate) fn new(clock: Arc<dyn Clock>, stall_limit: Duration) -> Self {
-        Self { clock, stall_limit, state: Mutex::default() }
+    pub(crate) fn new(
+        clock: Arc<dyn Clock>,
+        stall_limit: Duration,
+        is_kafka_connected: IsConnected,
+    ) -> Self {
+        Self { clock, stall_limit, is_kafka_connected, state: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -61,37 +155,50 @@ impl Health {
 
     /// A sink exists, or has been connected or closed.
     pub(crate) fn set_sink(&self, sink: &SinkId, connected: bool) {
-        let mut state = self.lock();
-        match state.sinks.iter_mut().find(|(id, _)| id == sink) {
-            Some((_, flag)) => *flag = connected,
-            None => state.sinks.push((sink.clone(), connected)),
-        }
+        self.lock().sink(sink).connected = connected;
     }
 
     /// Returns for how long the source's loop has rested, if that is too long.
     pub(crate) fn stalled_for(&self) -> Option<Duration> {
-        let state = self.lock();
-        let rested = self.clock.now() - state.polled_at?;
-        (!state.stopping && rested >= self.stall_limit).then_some(rested)
+        let rested = self.lock().rested(self.clock.now())?;
+        (rested >= self.stall_limit).then_some(rested)
     }
 
     /// Returns why the worker is not ready; nothing if it is.
     pub(crate) fn reasons(&self) -> Vec<String> {
+        self.checks().iter().filter_map(Check::reason).collect()
+    }
+
+    /// Returns everything that is looked at, and how it is. Of the partitions only those in trouble
+    /// are listed.
+    pub(crate) fn checks(&self) -> Vec<Check> {
+        let is_connected = (self.is_kafka_connected)();
+        let now = self.clock.now();
         let state = self.lock();
-        let mut reasons = Vec::new();
-        if !state.ready {
-            reasons.push("not_started".to_owned());
-        }
-        let unconnected = state.sinks.iter().filter(|(_, connected)| !connected);
-        reasons.extend(unconnected.map(|(sink, _)| format!("sink_{sink}_not_connected")));
-        let failed = state.failed.iter();
-        reasons
-            .extend(failed.map(|(partition, why)| format!("partition_{partition}_failed: {why}")));
-        let held = state.held.iter();
-        reasons.extend(
-            held.map(|(partition, why)| format!("partition_{partition}_dead_letter_held: {why}")),
-        );
-        reasons
+        let started = if state.ready { "started" } else { "not_started" };
+        let (turns, is_turning) = match state.rested(now) {
+            None => ("resting".to_owned(), true),
+            Some(rested) if rested < self.stall_limit => ("turning".to_owned(), true),
+            Some(rested) => (format!("stalled_for_{}s", rested.as_secs()), false),
+        };
+        let connection = if is_connected { "connected" } else { "not_connected" };
+        let assigned = format!("{} assigned", state.assigned);
+        let mut checks = vec![
+            Check::required(WORKER, started, state.ready),
+            // Whether it is alive, which `/healthz` answers.
+            Check::shown("source_loop", turns, is_turning),
+            Check::shown("kafka", connection, is_connected),
+            Check::shown("partitions", assigned, true),
+        ];
+        checks.extend(state.sinks.iter().flat_map(SinkState::checks));
+        checks.extend(state.failed.iter().map(|(partition, why)| {
+            Check::required(format!("partition_{partition}"), format!("failed: {why}"), false)
+        }));
+        checks.extend(state.held.iter().map(|(partition, why)| {
+            let state = format!("dead_letter_held: {why}");
+            Check::required(format!("partition_{partition}"), state, false)
+        }));
+        checks
     }
 }
 
@@ -100,6 +207,13 @@ impl Observer for Health {
         match event {
             Event::Polled => self.polled(),
             Event::SinkConnected { sink } => self.set_sink(sink, true),
+            Event::Delivered { sink, payloads, .. } if *payloads > 0 => {
+                self.lock().sink(sink).last_delivery = Delivery::Confirmed;
+            }
+            Event::DeliveryFailed { sink, error, .. } => {
+                self.lock().sink(sink).last_delivery = Delivery::Failed(error.to_string());
+            }
+            Event::Rebalance { assigned, .. } => self.lock().assigned = *assigned,
             Event::PartitionFailed { partition, reason } => {
                 self.lock().failed.insert((*partition).clone(), (*reason).to_owned());
             }
@@ -134,7 +248,8 @@ mod tests {
     // Promise: DL-4, FT-1
     #[test]
     fn a_dead_letter_that_is_held_shows_until_one_is_written() {
-        let health = Health::new(Arc::new(TokioClock::new()), Duration::from_secs(30));
+        let clock = Arc::new(TokioClock::new());
+        let health = Health::new(clock, Duration::from_secs(30), Box::new(|| true));
         health.observe(&Event::Polled);
         assert_eq!(health.reasons(), Vec::<String>::new());
         let partition = PartitionId::new("in", 3);

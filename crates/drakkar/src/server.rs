@@ -1,15 +1,18 @@
 //! The small HTTP server of `/metrics`, `/healthz` and `/readyz`.
 //!
+//! `/readyz?verbose` also tells what the worker stays ready with: whether Kafka answers, and how the
+//! last delivery of each sink ended.
+//!
 //! Limits: 64 connections at once (more wait to be accepted), 5 s and 16 KiB for the head of a request,
 //! 30 s for a connection, one request each; bodies are not read. It serves nothing that must be protected: no
 //! payloads, no settings.
 
-use crate::health::Health;
+use crate::health::{Check, Health};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use std::convert::Infallible;
@@ -139,7 +142,7 @@ async fn until_stopped(stopped: &mut watch::Receiver<bool>) {
 
 async fn serve(stream: TcpStream, pages: Arc<Pages>, mut stopped: watch::Receiver<bool>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = respond(&pages, request.method(), request.uri().path());
+        let response = respond(&pages, request.method(), request.uri());
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let connection = hyper::server::conn::http1::Builder::new()
@@ -162,8 +165,9 @@ async fn serve(stream: TcpStream, pages: Arc<Pages>, mut stopped: watch::Receive
     drop(tokio::time::timeout(CONNECTION_TIMEOUT, served).await);
 }
 
-fn respond(pages: &Pages, method: &Method, path: &str) -> Response<Full<Bytes>> {
+fn respond(pages: &Pages, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
     const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+    let path = uri.path();
     if !matches!(path, "/metrics" | "/healthz" | "/readyz") {
         let known = ["/metrics", "/healthz", "/readyz"];
         return json_response(
@@ -180,6 +184,7 @@ fn respond(pages: &Pages, method: &Method, path: &str) -> Response<Full<Bytes>> 
     match path {
         "/metrics" => response(StatusCode::OK, METRICS, (pages.metrics)()),
         "/healthz" => healthz(&pages.health),
+        _ if is_verbose(uri) => readyz_verbose(&pages.health),
         _ => readyz(&pages.health),
     }
 }
@@ -204,6 +209,29 @@ fn readyz(health: &Health) -> Response<Full<Bytes>> {
     json_response(StatusCode::SERVICE_UNAVAILABLE, &body)
 }
 
+/// Whether the query has the parameter `verbose`, whatever its value.
+fn is_verbose(uri: &Uri) -> bool {
+    let query = uri.query().unwrap_or_default();
+    query.split('&').any(|pair| pair.split('=').next() == Some("verbose"))
+}
+
+/// Tells each check by its name and state; the status is that of the short form.
+fn readyz_verbose(health: &Health) -> Response<Full<Bytes>> {
+    let checks = health.checks();
+    let is_ready = checks.iter().all(|check| check.is_ok || !check.is_required);
+    let checks: Vec<_> = checks
+        .iter()
+        .map(|Check { name, state, is_ok, is_required }| {
+            json!({"name": name, "state": state, "ok": is_ok, "required": is_required})
+        })
+        .collect();
+    let (status, word) = match is_ready {
+        true => (StatusCode::OK, "ready"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
+    };
+    json_response(status, &json!({"status": word, "checks": checks}))
+}
+
 fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
     response(status, "application/json", body.to_string())
 }
@@ -218,8 +246,12 @@ fn response(status: StatusCode, kind: &'static str, body: String) -> Response<Fu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drakkar_api::{Clock, Event, Instant, Observer, PartitionId, SinkId, SinkKind, Timestamp};
+    use drakkar_api::{
+        Clock, Event, Instant, Observer, PartitionId, SinkError, SinkErrorKind, SinkId, SinkKind,
+        Timestamp,
+    };
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[derive(Default)]
@@ -245,16 +277,21 @@ mod tests {
         server: Server,
         health: Arc<Health>,
         clock: Arc<HandClock>,
+        is_connected: Arc<AtomicBool>,
     }
 
     async fn world() -> World {
         let clock = Arc::new(HandClock::default());
         let shared: Arc<dyn Clock> = Arc::<HandClock>::clone(&clock);
-        let health = Arc::new(Health::new(shared, Duration::from_secs(30)));
+        let is_connected = Arc::new(AtomicBool::new(true));
+        let asked = Arc::clone(&is_connected);
+        let is_kafka_connected = Box::new(move || asked.load(SeqCst));
+        let health = Health::new(shared, Duration::from_secs(30), is_kafka_connected);
+        let health = Arc::new(health);
         let metrics = Box::new(|| "drakkar_build_info 1\n".to_owned());
         let pages = Pages { metrics, health: Arc::clone(&health) };
         let server = Server::start(([127, 0, 0, 1], 0).into(), pages).await.expect("a free port");
-        World { server, health, clock }
+        World { server, health, clock, is_connected }
     }
 
     /// Sends text and answers everything that comes back.
@@ -317,6 +354,85 @@ mod tests {
         let (status, body) = get(&world, "/readyz").await;
         assert_eq!(status, 503);
         assert!(body.contains(r#"["not_started"]"#), "{body}");
+    }
+
+    /// Asks for the long form, and answers the status with each check as `name state`; those that are
+    /// not well have `!` in front, with `!!` if the worker is not ready for it.
+    async fn verbose(world: &World, path: &str) -> (u16, Vec<String>) {
+        let (status, body) = get(world, path).await;
+        let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        let word = if status == 200 { "ready" } else { "not_ready" };
+        assert_eq!(body["status"], word);
+        let checks = body["checks"].as_array().expect("a list").iter().map(|check| {
+            let text = |name: &str| check[name].as_str().expect("text").to_owned();
+            let mark = match (check["ok"].as_bool(), check["required"].as_bool()) {
+                (Some(true), Some(_)) => "",
+                (Some(false), Some(false)) => "!",
+                (Some(false), Some(true)) => "!!",
+                _ => panic!("{check}"),
+            };
+            format!("{mark}{} {}", text("name"), text("state"))
+        });
+        (status, checks.collect())
+    }
+
+    #[tokio::test]
+    async fn the_long_form_tells_every_check() {
+        let world = world().await;
+        let sink = &SinkId::new(SinkKind::Kafka, "out");
+        let partition = &PartitionId::new("in", 3);
+        world.health.set_sink(sink, false);
+        world.is_connected.store(false, SeqCst);
+        let expect = [
+            "!!worker not_started",
+            "source_loop resting",
+            "!kafka not_connected",
+            "partitions 0 assigned",
+            "!!sink_kafka:out not_connected",
+            "sink_kafka:out_delivery not_tried",
+        ];
+        assert_eq!(
+            verbose(&world, "/readyz?verbose").await,
+            (503, expect.map(String::from).into())
+        );
+
+        world.is_connected.store(true, SeqCst);
+        world.health.observe(&Event::SinkConnected { sink });
+        world.health.observe(&Event::Polled);
+        world.health.observe(&Event::Rebalance { kind: "assign", partitions: 2, assigned: 2 });
+        world.health.observe(&Event::Delivered { sink, payloads: 3, duration: Duration::ZERO });
+        let mut expect = [
+            "worker started",
+            "source_loop turning",
+            "kafka connected",
+            "partitions 2 assigned",
+            "sink_kafka:out connected",
+            "sink_kafka:out_delivery confirmed",
+        ];
+        for path in ["/readyz?verbose", "/readyz?verbose=1", "/readyz?a=b&verbose"] {
+            assert_eq!(verbose(&world, path).await, (200, expect.map(String::from).into()));
+        }
+        let (_, short) = get(&world, "/readyz?verbosely").await;
+        assert_eq!(short, r#"{"status":"ready"}"#);
+
+        // What may mend by itself is shown, and the worker stays ready.
+        let error = &SinkError::temporary(SinkErrorKind::Timeout, "too slow");
+        let failed = Event::DeliveryFailed { sink, payloads: 1, error, attempt: 1 };
+        world.health.observe(&failed);
+        world.is_connected.store(false, SeqCst);
+        world.clock.advance(Duration::from_secs(31));
+        expect[1] = "!source_loop stalled_for_31s";
+        expect[2] = "!kafka not_connected";
+        expect[5] = "!sink_kafka:out_delivery failed: too slow";
+        let answer = verbose(&world, "/readyz?verbose").await;
+        assert_eq!(answer, (200, expect.map(String::from).into()));
+
+        world.health.observe(&Event::Delivered { sink, payloads: 0, duration: Duration::ZERO });
+        world.health.observe(&Event::PartitionFailed { partition, reason: "stuck" });
+        let (status, checks) = verbose(&world, "/readyz?verbose").await;
+        assert_eq!(status, 503);
+        assert_eq!(checks[5], expect[5], "nothing was delivered");
+        assert_eq!(checks[6..], ["!!partition_in:3 failed: stuck"]);
     }
 
     #[tokio::test]

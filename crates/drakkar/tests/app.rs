@@ -186,6 +186,20 @@ impl World {
         committed.elements()[0].offset().to_raw()
     }
 
+    /// Waits until all these lines are on the page of metrics.
+    async fn wait_for_metrics(&self, lines: &[&str]) {
+        let all_there = async {
+            loop {
+                let (_, page) = self.get("/metrics").await;
+                if lines.iter().all(|line| page.lines().any(|other| other == *line)) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        soon(&format!("{lines:?}"), all_there).await;
+    }
+
     async fn get(&self, path: &str) -> (u16, String) {
         let mut stream = tokio::net::TcpStream::connect(self.metrics).await.expect("it listens");
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
@@ -292,6 +306,15 @@ async fn an_app_delivers_commits_and_ends() {
     assert_eq!(word.as_deref().map(String::as_str), Some("hello"));
     assert_eq!(world.get("/healthz").await, (200, r#"{"status":"ok"}"#.to_owned()));
     assert_eq!(world.get("/readyz").await, (200, r#"{"status":"ready"}"#.to_owned()));
+    world
+        .wait_for_metrics(&[
+            "drakkar_consumer_lag{partition=\"0\"} 0",
+            "drakkar_kafka_connected 1",
+            "drakkar_message_e2e_seconds_bucket{le=\"+Inf\"} 20",
+            // It was produced a moment ago, so its timestamp is not mistaken for something else.
+            "drakkar_message_e2e_seconds_bucket{le=\"60\"} 20",
+        ])
+        .await;
     stop.send(()).expect("it runs");
     soon("the end", running).await.expect("no panic").expect("an orderly end");
     assert!(kept.closed.load(SeqCst));

@@ -66,9 +66,22 @@ impl Settings {
             port => json!({ "port": port }),
         };
         let session = number("BENCH_SESSION_MS", 45_000)?;
+        let security = match variable("BENCH_SASL_USER", "")?.as_str() {
+            "" => json!({}),
+            user => json!({
+                "protocol": "sasl_plaintext",
+                "mechanism": "PLAIN",
+                "username": user,
+                "password": required("BENCH_SASL_PASSWORD")?,
+            }),
+        };
+        // Their own brokers, also without `kafka.security`; else those of the source.
+        let sink_brokers = variable("BENCH_SINK_BROKERS", "")?;
         let config = json!({
             "kafka": {
                 "brokers": self.brokers,
+                "security": security,
+                "on_parse_error": variable("BENCH_ON_PARSE_ERROR", "pass")?,
                 "source_topic": self.source,
                 "consumer_group": self.group,
                 "max_poll_records": number("BENCH_POLL", 100)?,
@@ -86,7 +99,8 @@ impl Settings {
                 "backpressure_high_multiplier": number("BENCH_BP_HIGH", 32)?,
                 "backpressure_low_multiplier": number("BENCH_BP_LOW", 4)?,
             },
-            "sinks": { "kafka": { "results": { "topic": self.sink } } },
+            "sinks": { "kafka": { "results": { "topic": self.sink, "brokers": sink_brokers } } },
+            "dlq": { "brokers": sink_brokers },
             "metrics": metrics,
             "logging": { "level": variable("BENCH_LOG_LEVEL", "INFO")? },
         });

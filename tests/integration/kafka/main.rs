@@ -7,6 +7,7 @@ mod broker_faults;
 mod clean_exits;
 mod complete_runs;
 mod killed_workers;
+mod passwords;
 mod refused_starts;
 mod server_pages;
 

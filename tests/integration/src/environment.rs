@@ -10,6 +10,12 @@ use anyhow::{Context, Result};
 pub struct Environment {
     /// The broker, `host:port`.
     pub kafka: String,
+    /// The same broker where it asks for a user and a password, `host:port`.
+    pub kafka_auth: String,
+    /// Who may come in there.
+    pub kafka_user: String,
+    /// With this password.
+    pub kafka_password: String,
     /// The worker to run, built in release mode.
     pub worker: PathBuf,
     /// The program that restarts and kills services.
@@ -25,6 +31,9 @@ impl Environment {
     pub fn read() -> Result<Self> {
         Ok(Self {
             kafka: variable("DRAKKAR_TEST_KAFKA")?,
+            kafka_auth: variable("DRAKKAR_TEST_KAFKA_AUTH")?,
+            kafka_user: variable("DRAKKAR_TEST_KAFKA_USER")?,
+            kafka_password: variable("DRAKKAR_TEST_KAFKA_PASSWORD")?,
             worker: variable("DRAKKAR_BENCH_WORKER")?.into(),
             xtask: variable("DRAKKAR_XTASK")?.into(),
         })

@@ -100,6 +100,24 @@ impl Pipeline {
         Ok(Load { messages, fanout: self.fanout })
     }
 
+    /// Produces one message more that no handler can decode.
+    ///
+    /// # Errors
+    ///
+    /// The broker does not take it.
+    pub fn produce_nonsense(&self) -> Result<()> {
+        Producer::new(&self.broker, &self.source)?.send_nonsense()
+    }
+
+    /// How many dead letters the broker has.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer.
+    pub fn dead_letters(&self) -> Result<u64> {
+        self.broker.ends(&self.dead_letters)?.count()
+    }
+
     /// Produces for as long as the feed runs, and always this many messages ahead of the sink.
     ///
     /// # Errors
@@ -125,6 +143,24 @@ impl Pipeline {
             .with("BENCH_FANOUT", self.fanout)
             .with("BENCH_MAX_EXECUTORS", 4)
             .with("BENCH_SESSION_MS", 6000))
+    }
+
+    /// The same, by the listener that asks for a password, with this one.
+    ///
+    /// # Errors
+    ///
+    /// There is no port for it.
+    pub fn worker_with_password(&self, id: &str, password: &str) -> Result<WorkerCommand> {
+        let worker = self.worker(id)?;
+        Ok(worker
+            .with("BENCH_BROKERS", &self.environment.kafka_auth)
+            .with("BENCH_SASL_USER", &self.environment.kafka_user)
+            .with("BENCH_SASL_PASSWORD", password))
+    }
+
+    /// What this run knows of its services.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
     }
 
     /// How many records the sink has had.
@@ -248,7 +284,7 @@ impl Pipeline {
             replayed == committed,
             "the log of commits ends at {replayed:?}, not {committed:?}"
         );
-        let dead = self.broker.ends(&self.dead_letters)?.count()?;
+        let dead = self.dead_letters()?;
         ensure!(dead == 0, "{dead} dead letters were written");
         ensure!(ledger.exit_codes().iter().eq(&[0]), "tasks ended with {:?}", ledger.exit_codes());
         Ok(Books { account: ledger.account(load), ledger })

@@ -14,6 +14,9 @@ use crate::{Broker, load};
 /// For everything to be confirmed, a restart of the broker included.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(90);
 
+/// The number of a message that may stand anywhere.
+const NONSENSE: usize = usize::MAX;
+
 /// Produces messages 0, 1, .. in order.
 pub(crate) struct Producer {
     topic: String,
@@ -47,6 +50,17 @@ impl Producer {
             self.client.send(record).map_err(|(error, _)| error)?;
             self.sent += 1;
         }
+        Ok(())
+    }
+
+    /// Sends one message whose value is not JSON, and waits until the broker has it.
+    pub(crate) fn send_nonsense(&self) -> Result<()> {
+        let record: BaseRecord<'_, str, str, usize> =
+            BaseRecord::with_opaque_to(&self.topic, NONSENSE).payload("no JSON");
+        self.client.send(record).map_err(|(error, _)| error)?;
+        self.client.flush(CONFIRM_DEADLINE).context("producing")?;
+        let reports: &Reports = self.client.context();
+        ensure!(reports.confirmed.load(Ordering::SeqCst) == 1, "the broker refused it");
         Ok(())
     }
 
@@ -96,6 +110,9 @@ impl ProducerContext for Reports {
 
 fn check(result: &DeliveryResult<'_>, n: usize) -> Result<()> {
     let message = result.as_ref().map_err(|(error, _)| anyhow!("{error}"))?;
+    if n == NONSENSE {
+        return Ok(());
+    }
     let place = (message.partition(), message.offset());
     ensure!(place == load::place(u64::try_from(n)?)?, "it stands at {place:?}");
     Ok(())

@@ -10,6 +10,9 @@ use super::state::State;
 use super::{Provider, Service};
 use crate::workspace;
 
+/// The port on loopback of the broker's listener with a user and a password, as in the compose file.
+pub(crate) const KAFKA_AUTH_PORT: u16 = 19093;
+
 /// Says whether there is a Docker daemon to talk to and a compose plugin to do it with.
 pub(crate) fn is_available() -> bool {
     succeeds(&["info"]) && has_compose()
@@ -76,7 +79,7 @@ fn succeeds(arguments: &[&str]) -> bool {
 fn compose(arguments: &[&str]) -> Result<()> {
     let status = Command::new("docker")
         .args(["compose", "--file"])
-        .arg(compose_file())
+        .arg(compose_file()?)
         .args(arguments)
         .stdin(Stdio::null())
         // Standard output is for results; compose tells its progress on standard error anyhow.
@@ -87,12 +90,13 @@ fn compose(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn compose_file() -> PathBuf {
-    workspace::root().join("xtask/services/compose.yaml")
+fn compose_file() -> Result<PathBuf> {
+    Ok(workspace::root()?.join("xtask/services/compose.yaml"))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::kafka;
     use super::*;
 
     #[test]
@@ -104,5 +108,16 @@ mod tests {
             assert!(compose.contains(&port), "{service} has another port");
         }
         assert_eq!(compose.matches("ports:").count(), Service::ALL.len());
+    }
+
+    #[test]
+    fn the_broker_lets_the_same_user_in_as_the_native_one() {
+        let compose = include_str!("../../services/compose.yaml");
+        let address = format!("AUTH://127.0.0.1:{KAFKA_AUTH_PORT}");
+        let published = format!("\"127.0.0.1:{KAFKA_AUTH_PORT}:{KAFKA_AUTH_PORT}\"");
+        let user = format!("user_{}=\"{}\";", kafka::AUTH_USER, kafka::AUTH_PASSWORD);
+        for part in [address, published, user] {
+            assert!(compose.contains(&part), "{part} is missing");
+        }
     }
 }

@@ -1,19 +1,27 @@
 //! Apache Kafka as a plain process: one node in KRaft mode that is broker and controller.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use super::native::{NativeService, Site};
-use super::{java, kafka_jars};
+use super::ports::loopback;
+use super::state::State;
+use super::{docker, java, kafka_jars};
 
 const SERVER_PROPERTIES: &str = include_str!("../../services/kafka/server.properties");
 const LOG4J2_PROPERTIES: &str = include_str!("../../services/kafka/log4j2.properties");
 
 /// Sixteen bytes in base64, which is how Kafka writes ids.
 const CLUSTER_ID: &str = "ZHJha2thcl9zZXJ2aWNlcw";
+
+/// Who may come in by the listener that asks for a user and a password (SASL with PLAIN, in the clear),
+/// whoever provides the broker.
+pub(crate) const AUTH_USER: &str = "drakkar";
+pub(crate) const AUTH_PASSWORD: &str = "tests-only";
 
 /// Enough for tests and benchmarks, and a bound for a machine that runs them beside a build.
 const HEAP: &str = "-Xmx768m";
@@ -66,7 +74,7 @@ impl Kafka {
 
 impl NativeService for Kafka {
     fn port_count(&self) -> usize {
-        2
+        3
     }
 
     fn prepare(&self, site: &Site) -> Result<()> {
@@ -87,14 +95,30 @@ impl NativeService for Kafka {
 }
 
 fn server_properties(site: &Site) -> Result<String> {
-    let [broker_port, controller_port] = site.ports[..] else { bail!("Kafka needs two ports") };
+    let [broker_port, controller_port, auth_port] = site.ports[..] else {
+        bail!(
+            "Kafka needs three ports, {} are known; begin anew with services down",
+            site.ports.len()
+        )
+    };
     // A backslash would begin an escape in a properties file.
     let data = site.data.to_str().filter(|path| !path.contains('\\'));
     let data = data.context("the path of the data folder has characters that Kafka cannot read")?;
     Ok(SERVER_PROPERTIES
         .replace("@BROKER_PORT@", &broker_port.to_string())
         .replace("@CONTROLLER_PORT@", &controller_port.to_string())
+        .replace("@AUTH_PORT@", &auth_port.to_string())
+        .replace("@AUTH_USER@", AUTH_USER)
+        .replace("@AUTH_PASSWORD@", AUTH_PASSWORD)
         .replace("@DATA@", data))
+}
+
+/// Where the broker asks for a user and a password.
+pub(crate) fn auth_address(state: &State) -> Result<SocketAddr> {
+    let Some(native) = &state.native else { return Ok(loopback(docker::KAFKA_AUTH_PORT)) };
+    let port =
+        native.ports.get(2).context("the broker was started without a listener with SASL")?;
+    Ok(loopback(*port))
 }
 
 #[cfg(test)]
@@ -106,22 +130,25 @@ mod tests {
         let site = Site {
             folder: "/services/kafka".into(),
             data: "/services/kafka/data".into(),
-            ports: vec![20_001, 20_002],
+            ports: vec![20_001, 20_002, 20_003],
         };
-        let properties = server_properties(&site).expect("two ports and a plain path");
+        let properties = server_properties(&site).expect("three ports and a plain path");
         let settings: Vec<&str> =
             properties.lines().filter(|line| !line.starts_with('#')).collect();
-        assert!(
-            settings
-                .contains(&"listeners=PLAINTEXT://127.0.0.1:20001,CONTROLLER://127.0.0.1:20002")
-        );
+        let listeners = "listeners=PLAINTEXT://127.0.0.1:20001,CONTROLLER://127.0.0.1:20002,\
+             AUTH://127.0.0.1:20003";
+        assert!(settings.contains(&listeners), "{settings:?}");
         assert!(settings.contains(&"log.dirs=/services/kafka/data"));
-        assert!(settings.iter().all(|line| !line.contains("@DATA") && !line.contains("_PORT@")));
+        let left = ["@DATA", "_PORT@", "@AUTH"];
+        let is_left = |line: &&str| left.iter().any(|part| line.contains(part));
+        assert!(!settings.iter().any(is_left), "{settings:?}");
     }
 
     #[test]
-    fn an_odd_number_of_ports_is_refused() {
-        let site = Site { folder: "/k".into(), data: "/k/data".into(), ports: vec![20_001] };
-        assert!(server_properties(&site).is_err());
+    fn the_ports_of_an_older_broker_are_refused() {
+        let ports = vec![20_001, 20_002];
+        let site = Site { folder: "/k".into(), data: "/k/data".into(), ports };
+        let error = server_properties(&site).expect_err("one is missing").to_string();
+        assert!(error.contains("services down"), "{error}");
     }
 }

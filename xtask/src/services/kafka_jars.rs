@@ -50,7 +50,7 @@ fn copy_dependencies(into: &Path) -> Result<()> {
     output_directory.push(into);
     let output = Command::new("mvn")
         .args(["--batch-mode", "--quiet", "-Dstyle.color=never", "--file"])
-        .arg(workspace::root().join("xtask/services/kafka/pom.xml"))
+        .arg(workspace::root()?.join("xtask/services/kafka/pom.xml"))
         .arg("dependency:copy-dependencies")
         .arg("-DincludeScope=runtime")
         .arg(format!("-Dkafka.version={VERSION}"))

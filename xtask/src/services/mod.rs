@@ -8,7 +8,7 @@
 mod docker;
 mod home;
 mod java;
-mod kafka;
+pub(crate) mod kafka;
 mod kafka_jars;
 mod lifecycle;
 mod native;
@@ -17,7 +17,7 @@ mod postgres;
 mod probe;
 mod redis;
 mod service;
-mod state;
+pub(crate) mod state;
 
 pub(crate) mod command;
 pub(crate) mod session;

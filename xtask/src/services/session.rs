@@ -1,18 +1,17 @@
 //! Services for as long as something needs them: what was not up is brought up, and taken down
 //! afterwards.
 
-use std::net::SocketAddr;
-
 use anyhow::{Context, Result};
 
 use super::lifecycle::Services;
+use super::state::State;
 use super::{Provider, Service};
 
 /// Services that are up until this is ended or dropped; those that were up before stay up.
 #[derive(Debug)]
 pub(crate) struct Session {
     services: Services,
-    addresses: Vec<(Service, SocketAddr)>,
+    states: Vec<(Service, State)>,
     started: Vec<Service>,
 }
 
@@ -21,10 +20,10 @@ impl Session {
     /// again.
     pub(crate) fn begin(needed: &[Service], provider: Provider) -> Result<Self> {
         let services = Services::open()?;
-        let mut session = Self { services, addresses: Vec::new(), started: Vec::new() };
+        let mut session = Self { services, states: Vec::new(), started: Vec::new() };
         for &service in needed {
             let upped = session.services.up(service, provider)?;
-            session.addresses.push((service, upped.state.address));
+            session.states.push((service, upped.state));
             if upped.was_started {
                 session.started.push(service);
             }
@@ -32,10 +31,10 @@ impl Session {
         Ok(session)
     }
 
-    /// Where clients reach one of the services that the session began with.
-    pub(crate) fn address(&self, service: Service) -> Result<SocketAddr> {
-        let found = self.addresses.iter().find(|(known, _)| *known == service);
-        found.map(|(_, address)| *address).with_context(|| format!("{service} was not asked for"))
+    /// What one of the services that the session began with is like.
+    pub(crate) fn state(&self, service: Service) -> Result<&State> {
+        let found = self.states.iter().find(|(known, _)| *known == service);
+        found.map(|(_, state)| state).with_context(|| format!("{service} was not asked for"))
     }
 
     /// Takes down what was started here.

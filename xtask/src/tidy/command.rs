@@ -33,7 +33,7 @@ const RULES: [(&str, Rule); 9] = [
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     arguments.finish()?;
-    let tree = Tree::read(workspace::root())?;
+    let tree = Tree::read(&workspace::root()?)?;
     let mut findings = Vec::new();
     for (name, rule) in RULES {
         let found = rule(&tree).with_context(|| format!("failed to check \"{name}\""))?;

@@ -322,6 +322,7 @@ impl Partition {
             partition: &self.id,
             offset,
             end: message.end,
+            written_at: message.source.timestamp.map(|(written_at, _)| written_at),
             duration: self.now - message.formed_at,
         });
     }

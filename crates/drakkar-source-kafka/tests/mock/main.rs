@@ -3,6 +3,7 @@
 mod commit;
 mod end;
 mod flow;
+mod gauges;
 mod idle;
 mod rebalance;
 mod start;

@@ -2,6 +2,7 @@
 
 use super::families::{self as names, FAMILIES, Family, FamilyKind, Home, USER_BUCKETS, family_of};
 use super::metrics_observer::MetricsObserver;
+use super::process;
 use crate::logging;
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
@@ -81,7 +82,7 @@ impl Exposition {
 
     fn own_blocks(&self) -> Vec<(String, String)> {
         let observer = &self.observer;
-        let slots = (observer.slots)();
+        let slots = (observer.gauges.slots)();
         let (queued, _) = observer.partitions.totals();
         let idle = *observer.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let version = env!("CARGO_PKG_VERSION");
@@ -106,13 +107,22 @@ impl Exposition {
         put(names::IDLE_SLOT_SECONDS, &single(idle.slot_seconds));
         put(names::CONSUMER_IDLE_SECONDS, &single(idle.consumer_seconds));
         put(names::LOG_LINES_DROPPED, &single(number(logging::dropped_lines())));
+        for (name, value) in process::figures() {
+            put(name, &single(value));
+        }
+        let is_connected = (observer.gauges.is_connected)();
+        put(names::KAFKA_CONNECTED, &single(f64::from(u8::from(is_connected))));
+        let lags: Vec<_> = (observer.gauges.lags)()
+            .into_iter()
+            .map(|(partition, lag)| (of_partition(partition.partition()), number(lag)))
+            .collect();
+        put(names::CONSUMER_LAG, &lags);
         let partitions = observer.partitions.snapshot();
         let mut put_all = |name, value: fn(&super::partitions::PartitionSeries) -> &AtomicU64| {
             let samples: Vec<_> = partitions
                 .iter()
                 .map(|(partition, series)| {
-                    let labels = labels(&[("partition", &partition.to_string())]);
-                    (labels, number(value(series).load(Relaxed)))
+                    (of_partition(*partition), number(value(series).load(Relaxed)))
                 })
                 .collect();
             put(name, &samples);
@@ -153,6 +163,10 @@ fn block(name: &str, samples: &[(String, f64)]) -> String {
         writeln!(text, "{name}{labels} {value}").expect("a string takes all");
     }
     text + "\n"
+}
+
+fn of_partition(partition: i32) -> String {
+    labels(&[("partition", &partition.to_string())])
 }
 
 /// Writes labels in braces, with their values escaped.

@@ -53,6 +53,11 @@ const TASK_BUCKETS: &[f64] = &[
 const BATCH_BUCKETS: &[f64] = &[
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
 ];
+/// A message may have waited long before a worker saw it.
+const E2E_BUCKETS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+    1800.0, 3600.0, 21600.0,
+];
 const HOOK_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 const SINK_BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -80,6 +85,8 @@ pub(super) const CONSUMED: &str = "drakkar_messages_consumed_total";
 pub(super) const COMMITTED: &str = "drakkar_offsets_committed_total";
 pub(super) const QUEUE_SIZE: &str = "drakkar_partition_queue_size";
 pub(super) const OFFSET_LAG: &str = "drakkar_offset_lag";
+pub(super) const CONSUMER_LAG: &str = "drakkar_consumer_lag";
+pub(super) const KAFKA_CONNECTED: &str = "drakkar_kafka_connected";
 pub(super) const TOTAL_QUEUED: &str = "drakkar_total_queued";
 pub(super) const POOL_ACTIVE: &str = "drakkar_executor_pool_active";
 pub(super) const POOL_WAITING: &str = "drakkar_executor_pool_waiting";
@@ -101,6 +108,7 @@ pub(super) const PRECOMPUTED: &str = "drakkar_tasks_precomputed_total";
 pub(super) const PRIORITY_ERRORS: &str = "drakkar_executor_priority_fn_errors_total";
 pub(super) const BATCH_DURATION: &str = "drakkar_batch_duration_seconds";
 pub(super) const MESSAGE_DURATION: &str = "drakkar_message_duration_seconds";
+pub(super) const MESSAGE_E2E: &str = "drakkar_message_e2e_seconds";
 pub(super) const MESSAGES_FINISHED: &str = "drakkar_messages_finished_total";
 pub(super) const MESSAGES_LEFT: &str = "drakkar_messages_left_total";
 pub(super) const PARSE_FAILURES: &str = "drakkar_parse_failures_total";
@@ -124,6 +132,12 @@ pub(super) const DLQ_FAILURES: &str = "drakkar_dlq_send_failures_total";
 pub(super) const DLQ_DROPPED: &str = "drakkar_dlq_dropped_total";
 pub(super) const PERIODIC_RUNS: &str = "drakkar_periodic_task_runs_total";
 pub(super) const PERIODIC_DURATION: &str = "drakkar_periodic_task_duration_seconds";
+pub(super) const PROCESS_CPU_SECONDS: &str = "process_cpu_seconds_total";
+pub(super) const PROCESS_RESIDENT_BYTES: &str = "process_resident_memory_bytes";
+pub(super) const PROCESS_VIRTUAL_BYTES: &str = "process_virtual_memory_bytes";
+pub(super) const PROCESS_OPEN_FDS: &str = "process_open_fds";
+pub(super) const PROCESS_MAX_FDS: &str = "process_max_fds";
+pub(super) const PROCESS_START_TIME: &str = "process_start_time_seconds";
 
 /// All metrics of this build, in the order of the reference page.
 pub(super) const FAMILIES: &[Family] = &[
@@ -157,6 +171,21 @@ pub(super) const FAMILIES: &[Family] = &[
         "Messages taken and not yet committed. Goes when the partition goes.",
     ),
     family(
+        CONSUMER_LAG,
+        Gauge,
+        &["partition"],
+        Page,
+        "Messages from the committed offset to the partition's end, of which the brokers are asked \
+         every 5 s. Begins with their first answer, goes when the partition goes.",
+    ),
+    family(
+        KAFKA_CONNECTED,
+        Gauge,
+        &[],
+        Page,
+        "1 while a broker answers the source, else 0; they are asked every 5 s and have 3 s to answer.",
+    ),
+    family(
         COMMITTED,
         Counter,
         &["partition"],
@@ -187,6 +216,14 @@ pub(super) const FAMILIES: &[Family] = &[
         &[],
         Recorder,
         "From the forming of a message's window to the message's end.",
+    ),
+    family(
+        MESSAGE_E2E,
+        Histogram(E2E_BUCKETS),
+        &[],
+        Recorder,
+        "From a message's timestamp in Kafka to the message's end, by the clocks of both; 0 if they \
+         disagree. Messages without a timestamp are left out.",
     ),
     family(
         BATCH_DURATION,
@@ -361,6 +398,31 @@ pub(super) const FAMILIES: &[Family] = &[
         Page,
         "Log lines lost because the writer could not keep up or failed.",
     ),
+    family(
+        PROCESS_CPU_SECONDS,
+        Counter,
+        &[],
+        Page,
+        "CPU time of the worker itself, in user code and in the kernel; programs that it runs have \
+         their own.",
+    ),
+    family(
+        PROCESS_RESIDENT_BYTES,
+        Gauge,
+        &[],
+        Page,
+        "Memory of the worker itself that is in RAM, in bytes.",
+    ),
+    family(PROCESS_VIRTUAL_BYTES, Gauge, &[], Page, "Address space of the worker, in bytes."),
+    family(PROCESS_OPEN_FDS, Gauge, &[], Page, "File descriptors that are open."),
+    family(PROCESS_MAX_FDS, Gauge, &[], Page, "File descriptors that may be open."),
+    family(
+        PROCESS_START_TIME,
+        Gauge,
+        &[],
+        Page,
+        "When the worker started, in seconds since 1970-01-01T00:00:00Z.",
+    ),
 ];
 
 /// Returns the metric of this name.
@@ -415,7 +477,7 @@ Series of a partition disappear when it is revoked or lost, so that sums over al
     #[test]
     fn names_follow_the_conventions() {
         for Family { name, kind, .. } in FAMILIES {
-            assert!(name.starts_with("drakkar_"), "{name}");
+            assert!(name.starts_with("drakkar_") || name.starts_with("process_"), "{name}");
             assert_eq!(name.ends_with("_total"), *kind == Counter, "{name}");
             if let Histogram(bounds) = kind {
                 assert!(name.ends_with("_seconds"), "{name}");

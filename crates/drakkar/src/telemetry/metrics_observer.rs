@@ -3,8 +3,8 @@
 use super::families::{self as names, Home};
 use super::partitions::Partitions;
 use drakkar_api::{
-    Event, Execution, Hook, MessageEnd, Observer, Settlement, SinkId, Slots, SpawnErrorKind,
-    TaskOutcome,
+    Clock, Event, Execution, Hook, MessageEnd, Observer, PartitionId, Settlement, SinkId, Slots,
+    SpawnErrorKind, TaskOutcome, Timestamp,
 };
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata};
 use std::collections::HashMap;
@@ -13,8 +13,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-/// Tells how busy the executor is, when the page is made.
-pub(super) type SlotsSource = Box<dyn Fn() -> Slots + Send + Sync>;
+/// What is asked for when the page is made. Each answers at once.
+pub(crate) struct Gauges {
+    /// How busy the executor is.
+    pub(crate) slots: Box<dyn Fn() -> Slots + Send + Sync>,
+    /// How far each partition that is ours is behind.
+    pub(crate) lags: Box<dyn Fn() -> Vec<(PartitionId, u64)> + Send + Sync>,
+    /// Whether Kafka answers.
+    pub(crate) is_connected: Box<dyn Fn() -> bool + Send + Sync>,
+}
 
 /// Who the worker is, for the info metric.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +38,8 @@ pub(crate) struct Identity {
 /// partitions a look-up in a small map.
 pub(crate) struct MetricsObserver {
     pub(super) identity: Identity,
-    pub(super) slots: SlotsSource,
+    pub(super) gauges: Gauges,
+    clock: Arc<dyn Clock>,
     pub(super) partitions: Partitions,
     pub(super) idle: Mutex<Idle>,
     closed: AtomicBool,
@@ -57,10 +65,11 @@ pub(super) struct Idle {
 
 impl MetricsObserver {
     /// Makes an observer whose metrics go to the recorder that is installed now.
-    pub(crate) fn new(identity: Identity, slots: SlotsSource) -> Self {
+    pub(crate) fn new(identity: Identity, clock: Arc<dyn Clock>, gauges: Gauges) -> Self {
         Self {
             identity,
-            slots,
+            gauges,
+            clock,
             partitions: Partitions::default(),
             idle: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -77,7 +86,7 @@ impl MetricsObserver {
 
     /// Adds up idle time; to be called about once a second with the time since the last call.
     pub(crate) fn tick(&self, elapsed: Duration) {
-        let slots = (self.slots)();
+        let slots = (self.gauges.slots)();
         let (queued, _) = self.partitions.totals();
         let consumed = self.consumed.load(Relaxed);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -216,11 +225,14 @@ impl Observer for MetricsObserver {
             Event::TaskStarted { queue_wait, .. } => handles.queue_wait.record(*queue_wait),
             Event::TaskFinished { execution, .. } => self.observe_task_end(execution),
             Event::TaskRetried { .. } => handles.retries.increment(1),
-            Event::MessageFinished { end, duration, .. } => {
+            Event::MessageFinished { end, written_at, duration, .. } => {
                 if let Some(counter) = handles.messages_finished.get(end.as_str()) {
                     counter.increment(1);
                 }
                 handles.message_duration.record(*duration);
+                if let Some(written_at) = written_at {
+                    handles.message_e2e.record(elapsed(*written_at, self.clock.wall()));
+                }
             }
             Event::MessageLeft { settlement, .. } => {
                 if let Some(counter) = handles.messages_left.get(settlement.as_str()) {
@@ -259,6 +271,13 @@ impl Observer for MetricsObserver {
     }
 }
 
+/// Returns the time between two moments of the wall clocks of different machines, zero if they are
+/// the wrong way round.
+fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
+    let millis = to.millis().saturating_sub(from.millis());
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
 /// Handles by the value of their one label.
 type ByLabel<H> = HashMap<&'static str, H>;
 
@@ -281,6 +300,7 @@ struct Handles {
     priority_errors: Counter,
     batch_duration: Histogram,
     message_duration: Histogram,
+    message_e2e: Histogram,
     messages_finished: ByLabel<Counter>,
     messages_left: ByLabel<Counter>,
     parse_failures: Counter,
@@ -354,6 +374,7 @@ impl Handles {
             priority_errors: counter(names::PRIORITY_ERRORS, &[]),
             batch_duration: histogram(names::BATCH_DURATION, &[]),
             message_duration: histogram(names::MESSAGE_DURATION, &[]),
+            message_e2e: histogram(names::MESSAGE_E2E, &[]),
             messages_finished: counters(
                 names::MESSAGES_FINISHED,
                 "end",

@@ -9,9 +9,10 @@ mod limiter;
 mod log_observer;
 mod metrics_observer;
 mod partitions;
+mod process;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use exposition::{Exposition, install_recorder};
 pub(crate) use log_observer::LogObserver;
-pub(crate) use metrics_observer::{Identity, MetricsObserver};
+pub(crate) use metrics_observer::{Gauges, Identity, MetricsObserver};

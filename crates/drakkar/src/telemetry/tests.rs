@@ -2,7 +2,7 @@
 
 use super::exposition::recorder;
 use super::families::{FAMILIES, Home};
-use super::{Exposition, Identity, LogObserver, MetricsObserver, install_recorder};
+use super::{Exposition, Gauges, Identity, LogObserver, MetricsObserver, install_recorder};
 use bytes::Bytes;
 use drakkar_api::{
     Captured, Clock, CommitOffset, DecodeError, Event, Execution, Hook, Instant, MessageEnd,
@@ -15,6 +15,9 @@ use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// The present on the wall clock.
+const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
 /// An observer with a recorder of its own.
 struct World {
     recorder: metrics_exporter_prometheus::PrometheusRecorder,
@@ -25,9 +28,15 @@ impl World {
     fn new() -> Self {
         let recorder = recorder();
         let identity = Identity { worker_id: "w\"1".into(), consumer_group: "g".into() };
-        let slots = || Slots { total: 4, active: 1, waiting: 2 };
+        let gauges = Gauges {
+            slots: Box::new(|| Slots { total: 4, active: 1, waiting: 2 }),
+            lags: Box::new(|| {
+                vec![(PartitionId::new("in", 6), 40), (PartitionId::new("in", 5), 0)]
+            }),
+            is_connected: Box::new(|| true),
+        };
         let observer = metrics::with_local_recorder(&recorder, || {
-            Arc::new(MetricsObserver::new(identity, Box::new(slots)))
+            Arc::new(MetricsObserver::new(identity, Arc::new(StillClock), gauges))
         });
         Self { recorder, observer }
     }
@@ -116,8 +125,16 @@ fn emit_all(observe: &dyn Fn(&Event<'_>)) {
     observe(&Event::RetriesExhausted { path });
     observe(&Event::TaskSkipped { path });
     observe(&Event::TaskReplaced { path, replacements: 2 });
-    for end in [MessageEnd::Completed, MessageEnd::Dropped] {
-        observe(&Event::MessageFinished { partition, offset, end, duration: SECOND });
+    let ago = |millis| Some(Timestamp::from_millis(NOW.millis() - millis));
+    for (end, written_at) in [
+        (MessageEnd::Completed, ago(40)),
+        (MessageEnd::Dropped, ago(100_000)),
+        // The producer's clock is ahead.
+        (MessageEnd::Completed, ago(-5000)),
+        (MessageEnd::Completed, None),
+    ] {
+        let duration = SECOND;
+        observe(&Event::MessageFinished { partition, offset, end, written_at, duration });
     }
     for settlement in [Settlement::GivenBack, Settlement::GivenBack, Settlement::Abandoned] {
         observe(&Event::MessageLeft { partition, offset, settlement });
@@ -157,16 +174,25 @@ fn every_event_is_counted() {
         "drakkar_messages_consumed_total{partition=\"3\"} 5",
         "drakkar_partition_queue_size{partition=\"3\"} 2",
         "drakkar_offset_lag{partition=\"3\"} 5",
+        "drakkar_consumer_lag{partition=\"6\"} 40",
+        "drakkar_consumer_lag{partition=\"5\"} 0",
+        "drakkar_kafka_connected 1",
         "drakkar_offsets_committed_total{partition=\"3\"} 1",
         "drakkar_commit_failures_total 1",
         "drakkar_parse_failures_total 1",
         "drakkar_tombstones_total 1",
-        "drakkar_messages_finished_total{end=\"completed\"} 1",
+        "drakkar_messages_finished_total{end=\"completed\"} 3",
         "drakkar_messages_finished_total{end=\"dropped\"} 1",
         "drakkar_messages_finished_total{end=\"skipped\"} 0",
         "drakkar_messages_left_total{how=\"given_back\"} 2",
         "drakkar_messages_left_total{how=\"abandoned\"} 1",
-        "drakkar_message_duration_seconds_count 2",
+        "drakkar_message_duration_seconds_count 4",
+        "drakkar_message_e2e_seconds_count 3",
+        "drakkar_message_e2e_seconds_sum 100.04",
+        "drakkar_message_e2e_seconds_bucket{le=\"0.005\"} 1",
+        "drakkar_message_e2e_seconds_bucket{le=\"0.025\"} 1",
+        "drakkar_message_e2e_seconds_bucket{le=\"0.05\"} 2",
+        "drakkar_message_e2e_seconds_bucket{le=\"120\"} 3",
         "drakkar_batch_duration_seconds_count 1",
         "drakkar_executor_tasks_total{status=\"started\"} 1",
         "drakkar_executor_tasks_total{status=\"completed\"} 3",
@@ -241,7 +267,8 @@ fn the_page_is_valid_and_complete() {
         assert!(described.contains(&family.name), "{} is missing", family.name);
         assert!(page.contains(&format!("# HELP {} ", family.name)), "{}", family.name);
     }
-    let ours = described.iter().filter(|name| name.starts_with("drakkar_")).count();
+    let is_ours = |name: &str| name.starts_with("drakkar_") || name.starts_with("process_");
+    let ours = described.iter().filter(|name| is_ours(name)).count();
     assert_eq!(ours, FAMILIES.len(), "nothing is on the page that is not in the table");
     assert!(page.contains("my_jobs_total{kind=\"a\"} 2"), "{page}");
     assert!(page.contains("my_seconds_bucket{le=\"0.25\"} 1"), "{page}");
@@ -313,7 +340,12 @@ fn idle_time_adds_up() {
     world.observe(&Event::Depth { partition, queued: 1, uncommitted: 1 });
     world.observer.tick(SECOND / 2);
     world.expect("drakkar_executor_idle_slot_seconds_total 1.5");
-    let idle = MetricsObserver::new(Identity::default(), Box::new(Slots::default));
+    let gauges = Gauges {
+        slots: Box::new(Slots::default),
+        lags: Box::new(Vec::new),
+        is_connected: Box::new(|| false),
+    };
+    let idle = MetricsObserver::new(Identity::default(), Arc::new(StillClock), gauges);
     idle.tick(SECOND);
     idle.observe(&Event::Consumed { partition, messages: 1 });
     idle.tick(SECOND);
@@ -321,6 +353,7 @@ fn idle_time_adds_up() {
     idle.tick(SECOND);
     let page = Exposition::new(None, Arc::new(idle)).render();
     assert!(page.contains("drakkar_consumer_idle_seconds_total 1\n"), "{page}");
+    assert!(page.contains("drakkar_kafka_connected 0\n"), "{page}");
 }
 
 #[test]
@@ -340,7 +373,7 @@ impl Clock for StillClock {
     }
 
     fn wall(&self) -> Timestamp {
-        Timestamp::from_millis(0)
+        NOW
     }
 }
 
