@@ -48,6 +48,10 @@ use std::process::ExitCode;
 
 use arguments::Arguments;
 
+/// The worker's allocator, so that it makes no difference between the two sides (decision 011).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
     let ended = match words.split_first() {
