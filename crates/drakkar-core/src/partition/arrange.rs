@@ -200,28 +200,41 @@ impl Partition {
         self.doom(offset, Fate::from_calls(failure, calls));
     }
 
-    /// The messages of a window were taken one by one. Meanwhile messages of earlier windows may have
-    /// been settled: a task that names no other is refused, with all that its message got.
+    /// The messages of a window were taken one by one. A task that cannot start any more, or not
+    /// yet, is refused, with all that its message got.
     pub(super) fn finish_isolated(&mut self, id: WindowId) {
         let window = self.windows.get_mut(&id).expect("it is being arranged");
         let mut tasks = Vec::new();
         for (offset, own) in std::mem::take(&mut window.collected) {
-            let late = own.iter().map(|(task, _)| &task.source_offsets).find(|named| {
-                let takes = |at| self.messages.get(at).is_some_and(MessageState::takes_arranged);
-                !named.iter().any(takes)
-            });
-            match late.and_then(|named| named.first()) {
+            match own.iter().find_map(|(task, _)| self.refusal(id, task)) {
                 None => tasks.extend(own),
-                Some(named) => {
-                    let failure = arrange_failure(format!(
-                        "a task names offset {named}, which was settled before the task could start"
-                    ));
+                Some(error) => {
+                    let failure = arrange_failure(error);
                     self.report_refusal(id, Some(offset), &failure);
                     self.doom_isolated(offset, &failure);
                 }
             }
         }
         self.finish_arrange(id, tasks);
+    }
+
+    /// Says why a task that was collected cannot start: meanwhile all messages that it names were
+    /// settled; or one of them belongs to what is left of this window, which a drain may give back.
+    fn refusal(&self, id: WindowId, task: &Task) -> Option<String> {
+        let named = || task.source_offsets.iter().map(|&at| (at, self.messages.get(&at)));
+        let is_of_another = |message: &MessageState| {
+            message.phase == MessagePhase::Arranging && message.window != id
+        };
+        let later = named().find(|(_, message)| message.is_some_and(is_of_another));
+        if let Some((offset, _)) = later {
+            return Some(format!(
+                "a task names offset {offset}, which is not arranged yet: its window was divided, as \
+                 it had more tasks than executor.max_tasks_per_window"
+            ));
+        }
+        let is_open = named().any(|(_, message)| message.is_some_and(MessageState::takes_arranged));
+        let (first, _) = named().next().filter(|_| !is_open)?;
+        Some(format!("a task names offset {first}, which was settled before the task could start"))
     }
 
     /// The window has its tasks: attaches all of them before any is started, so that no message

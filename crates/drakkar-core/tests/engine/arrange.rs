@@ -199,6 +199,36 @@ async fn what_waits_for_room_for_its_tasks_is_given_back() {
     world.finish().await;
 }
 
+// Promise: FT-1, RB-1
+#[tokio::test(start_paused = true)]
+async fn a_task_for_what_is_left_of_a_divided_window_is_refused() {
+    // The first message claims the last one too, which stays behind when the window is divided.
+    let handler = TestHandler::new().with_arrange(|window, _| {
+        let task = |m: &Message<RawInput>| match m.offset().get() {
+            0 => Task::for_offsets([m.offset(), Offset::new(2)]),
+            _ => Task::for_message(m),
+        };
+        let six = |m| (0..6).map(move |_| task(m).stdin("x"));
+        Ok(window.messages().flat_map(six).collect())
+    });
+    let setup = Setup::new(handler).config(|config| config.window_tasks_max = 10);
+    let world = setup.tasks(1, |_, _| FakeRun::success("").lasting(SECOND)).start(&["a", "b", "c"]);
+    let world = world.await;
+    world.until_run(1).await;
+    assert!(world.source.revoke(&[crate::world::partition(0)]).await);
+    assert_eq!(world.seen.count("PartitionFailed"), 0);
+    world.source.assign(&[crate::world::partition(0)]);
+    world.until_done().await;
+    let letters = world.letters();
+    assert!(!letters.is_empty(), "the message that made it is kept");
+    let says = "a task names offset 2, which is not arranged yet: its window was divided";
+    assert!(
+        letters.iter().all(|text| text.starts_with("message@0 ") && text.contains(says)),
+        "{letters:?}"
+    );
+    world.finish().await;
+}
+
 // Promise: FT-1
 #[tokio::test(start_paused = true)]
 async fn a_task_with_one_unknown_offset_is_refused_as_a_whole() {
