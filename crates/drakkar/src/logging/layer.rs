@@ -144,6 +144,36 @@ pub(super) mod tests {
         );
     }
 
+    /// Reads how much text the fields of a span hold, each time that one is recorded.
+    struct Scales(Arc<Mutex<Vec<usize>>>);
+
+    impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Scales {
+        fn on_record(&self, id: &Id, _values: &Record<'_>, context: Context<'_, S>) {
+            let span = context.span(id).expect("it is open");
+            let bytes = span.extensions().get::<Fields>().map(Fields::text_bytes);
+            self.0.lock().expect("no panic").push(bytes.expect("the other layer keeps them"));
+        }
+    }
+
+    // Promise: FT-3
+    #[test]
+    fn a_span_keeps_only_what_was_recorded_last() {
+        let queue =
+            LineQueue::start(Box::new(Memory::default()), 1000, 1_000_000).expect("a thread");
+        let layer = LineLayer::new(LogFormat::Json, LineIdentity::default(), queue);
+        let weights = Arc::<Mutex<Vec<usize>>>::default();
+        // A layer hears of a record after those that were added before it.
+        let registry =
+            tracing_subscriber::registry().with(layer).with(Scales(Arc::clone(&weights)));
+        tracing::subscriber::with_default(registry, || {
+            let span = tracing::info_span!("work", name = "n", step = tracing::field::Empty);
+            for step in 0..1000 {
+                span.record("step", format!("{step:010}").as_str());
+            }
+        });
+        assert_eq!(*weights.lock().expect("no panic"), [11; 1000]);
+    }
+
     #[test]
     fn long_texts_are_cut() {
         let written = lines(LogFormat::Json, || tracing::info!(text = "ü".repeat(20_000)));

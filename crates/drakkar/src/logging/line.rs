@@ -98,9 +98,33 @@ impl Fields {
 
     fn put(&mut self, field: &Field, held: Held) {
         match self.position(field.name()) {
-            Some(at) => self.fields[at].1 = held,
+            Some(at) => {
+                let old = std::mem::replace(&mut self.fields[at].1, held);
+                if matches!(old, Held::Text(_)) {
+                    self.forget_texts();
+                }
+            }
             None => self.fields.push((field.name(), held)),
         }
+    }
+
+    /// Drops texts that no field has any more: a span may live as long as the worker, and say again
+    /// and again where it is.
+    fn forget_texts(&mut self) {
+        let mut texts = String::new();
+        for (_, held) in &mut self.fields {
+            if let Held::Text(range) = held {
+                let begin = texts.len();
+                texts.push_str(&self.texts[range.clone()]);
+                *range = begin..texts.len();
+            }
+        }
+        self.texts = texts;
+    }
+
+    #[cfg(test)]
+    pub(super) fn text_bytes(&self) -> usize {
+        self.texts.len()
     }
 
     /// Takes in a text that `write` appends, cut to its limit.
