@@ -30,8 +30,13 @@ use std::time::Duration;
 ///
 /// # Concurrency
 ///
-/// Hooks of different tasks, messages and partitions run at the same time on all cores. Inside one
-/// partition `arrange` runs for one window at a time, in offset order.
+/// Hooks of different partitions run at the same time, on all threads of the runtime. Inside one
+/// partition `arrange` runs for one window at a time, in offset order; other hooks are called one
+/// after the other as long as they take microseconds, and at the same time when they wait or
+/// compute for longer.
+///
+/// A hook must not block its thread: its partition is not attended to meanwhile. What blocks belongs
+/// into `tokio::task::spawn_blocking`.
 ///
 /// # Cancellation
 ///

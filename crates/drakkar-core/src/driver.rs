@@ -398,11 +398,18 @@ impl Driver {
     /// runtime only if it waits for something; else it gets a task at once, to run on any core.
     fn call_hook(&mut self, call: HookCall, now: Instant) -> Option<End> {
         let mut hook = HookRun::new(&self.shared, &self.id, call);
-        if self.pace.is_quick() {
+        if self.pace.is_quick(now) {
             let mut unheard = std::task::Context::from_waker(Waker::noop());
             let tried = hook.poll(&self.shared, &self.id, &self.pace, &mut unheard);
             if let Poll::Ready(answer) = tried {
-                return self.handle(Input::HookAnswered(answer), now);
+                if self.pace.is_quick(now) {
+                    return self.handle(Input::HookAnswered(answer), now);
+                }
+                // It took long, so the answer takes the way of slow ones. What came meanwhile goes
+                // first: the partition may be somebody else's by now.
+                let inbox = Arc::clone(&self.inbox);
+                self.spawn(async move { inbox.push(Mail::Input(Input::HookAnswered(answer))) });
+                return None;
             }
         }
         // The task polls it anew, and so it is the task that is woken.

@@ -256,7 +256,7 @@ impl<T> Running<T> {
         let future = AssertUnwindSafe(|| self.future.as_mut().poll(cx));
         let polled = self.span.in_scope(|| catch_unwind(future));
         let now = shared.clock.now();
-        pace.note(now - began);
+        pace.note(began, now);
         let outcome = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(answer)) => Ok(answer),

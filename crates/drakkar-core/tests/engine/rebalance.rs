@@ -1,11 +1,12 @@
 //! Partitions that come and go: drained, killed at the deadline, fenced, and given out again.
 
-use crate::world::{MILLISECOND, SECOND, Setup, World, input, partition, record};
+use crate::world::{BlockedClock, MILLISECOND, SECOND, Setup, World, input, partition, record};
 use drakkar_api::{
     BatchLimits, ErrorAction, Hook, Message, Offset, Outputs, Precomputed, RawInput, Settlement,
     Task, TaskOutcome,
 };
-use drakkar_testkit::{CommitAnswer, FakeRun, Reaction, TestHandler};
+use drakkar_testkit::{CommitAnswer, FakeRun, Reaction, ScriptedSource, TestHandler};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -378,6 +379,32 @@ async fn a_lost_partition_is_fenced_at_once_and_commits_nothing() {
     assert_eq!(world.source.settlements(), []);
     assert_eq!((world.left("Abandoned"), world.left("GivenBack")), (2, 0));
     assert_eq!((world.hooks.count(Hook::OnError), world.hooks.count(Hook::OnRevoke)), (0, 1));
+    world.finish().await;
+}
+
+// Promise: RB-2
+#[tokio::test(start_paused = true)]
+async fn what_a_hook_answers_after_it_blocked_is_nothing_if_the_partition_was_lost_meanwhile() {
+    let clock = BlockedClock::default();
+    let lost = Arc::new(Mutex::new(None::<ScriptedSource>));
+    let (watch, source) = (clock.clone(), Arc::clone(&lost));
+    let handler = TestHandler::new().with_task_complete(move |_, _| {
+        if let Some(source) = source.lock().expect("no panic").take() {
+            source.lose(&[partition(0)]);
+            watch.block(SECOND);
+        }
+        Ok(Outputs::new().with(record("late")))
+    });
+    let setup = Setup { clock: Arc::new(clock), ..Setup::new(handler) };
+    let world = setup.start(&[]).await;
+    *lost.lock().expect("no panic") = Some(world.source.clone());
+    world.produce(0, &["a"]);
+    world.until_seen("Lost", 1).await;
+    tokio::time::sleep(SECOND).await;
+    assert_eq!((world.sent(), world.committed(0)), (Vec::new(), None));
+    world.source.assign(&[partition(0)]);
+    world.until_done().await;
+    assert_eq!(world.sent(), ["late"]);
     world.finish().await;
 }
 

@@ -1,14 +1,14 @@
 //! One engine with everything around it faked, and what a test wants to know of it.
 
 use drakkar_api::{
-    Clients, CommitOffset, FileLine, Handler, HookResult, KafkaRecord, Observer, Offset,
-    PartitionId, SinkId, SinkKind, Task, WorkerId, WorkerInfo,
+    Clients, Clock, CommitOffset, FileLine, Handler, HookResult, KafkaRecord, Observer, Offset,
+    PartitionId, SinkId, SinkKind, Task, Timestamp, WorkerId, WorkerInfo,
 };
 use drakkar_core::{
     AnySink, Engine, EngineConfig, EngineError, EngineParts, EngineStatus, Load, Thresholds,
 };
 use drakkar_testkit::{
-    Applied, FakeBroker, FakeExecutor, FakeRun, FakeSink, HookLog, RecordingObserver,
+    Applied, FakeBroker, FakeExecutor, FakeRun, FakeSink, HookLog, ManualClock, RecordingObserver,
     ScriptedSource, TestHandler, TokioClock,
 };
 use std::collections::BTreeMap;
@@ -61,6 +61,30 @@ pub(crate) struct Setup<H> {
     pub(crate) seen: RecordingObserver,
     /// Who watches instead of `seen`.
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// A clock that follows tokio's paused time, and that a hook can move while it blocks its thread.
+#[derive(Clone, Default)]
+pub(crate) struct BlockedClock {
+    time: TokioClock,
+    blocked: ManualClock,
+}
+
+impl BlockedClock {
+    pub(crate) fn block(&self, by: Duration) {
+        self.blocked.advance(by);
+    }
+}
+
+impl Clock for BlockedClock {
+    fn now(&self) -> drakkar_api::Instant {
+        self.time.now() + self.blocked.now().since_origin()
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.time.wall()
+    }
 }
 
 impl Setup<TestHandler> {
@@ -89,6 +113,7 @@ impl<H: Handler> Setup<H> {
             letters: kafka("dead"),
             seen: RecordingObserver::new(),
             observer: None,
+            clock: Arc::new(TokioClock::new()),
         }
     }
 
@@ -141,7 +166,7 @@ impl<H: Handler> Setup<H> {
             clients: Clients::new(),
             config: self.config,
         };
-        let engine = Engine::connect_with_clock(parts, Arc::new(TokioClock::new())).await?;
+        let engine = Engine::connect_with_clock(parts, self.clock).await?;
         let status = engine.status();
         let (shutdown, asked) = oneshot::channel();
         let engine = tokio::spawn(engine.run(std::future::ready(()), async {
