@@ -12,7 +12,8 @@ pub struct SourceMessage {
     pub partition: PartitionId,
     /// Its position there.
     pub offset: Offset,
-    /// The key; `None` when the message has none.
+    /// The key; `None` when the message has none. It may share its memory with the value: whoever
+    /// keeps a key for long should copy it.
     pub key: Option<Bytes>,
     /// The value; `None` for a tombstone.
     pub value: Option<Bytes>,

@@ -60,8 +60,8 @@ impl SourceGauges {
         self.watch.lock().table.lags()
     }
 
-    /// Returns whether a broker answered when one was asked last, at most 5 s and the time for an
-    /// answer (3 s each for two questions) ago. `false` before the start and after the end.
+    /// Returns whether a broker answered when one was asked last, at most 5 s and the time for the
+    /// answers (3 s each for up to four questions) ago. `false` before the start and after the end.
     pub fn is_connected(&self) -> bool {
         self.watch.is_connected.load(Ordering::Relaxed)
     }

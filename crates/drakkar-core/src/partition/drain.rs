@@ -12,7 +12,8 @@
 //! moves beyond it. What is finished beyond it left nothing behind, so its repeat costs next to
 //! nothing; waiting for all that is before it could take the whole deadline.
 //!
-//! With default priorities runs start in offset order, so what is below the frontier has started.
+//! With default priorities runs start in offset order, so what is below the frontier has started,
+//! unless something was put out without a process.
 
 use super::Partition;
 use super::effect::{Effect, HookAnswer};

@@ -119,7 +119,7 @@ impl Partition {
         key
     }
 
-    /// Makes an id that sorts by time inside its partition and is unique across assignments.
+    /// Makes an id that sorts by time inside its partition and is unique inside this process.
     fn make_task_id(&mut self, key: TaskKey) -> TaskId {
         self.id_text.clear();
         write!(
