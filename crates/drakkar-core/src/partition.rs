@@ -44,7 +44,7 @@ use drakkar_api::{
     SourceMessage, WindowId, WrittenHooks,
 };
 use message::MessageState;
-use output::{Group, LetterState, OutputSet};
+use output::{Group, LetterState};
 use stall::Progress;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -91,7 +91,8 @@ pub(crate) struct Partition {
     id_text: String,
     /// Runs that the executor has and that have not started.
     waiting_runs: usize,
-    sets: BTreeMap<u64, OutputSet>,
+    /// How many groups are open of an answer that goes to several sinks.
+    sets: BTreeMap<u64, usize>,
     groups: BTreeMap<u64, Group>,
     letters: BTreeMap<u64, LetterState>,
     keys_drawn: u64,

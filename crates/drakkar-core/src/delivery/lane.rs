@@ -219,7 +219,7 @@ impl Lane {
         while batch.len() < self.limits.items_max.max(1) {
             let Some(item) = self.queue.pop_front() else { break };
             let order = item.order();
-            let is_set_aside = !self.set_aside.is_empty() && self.set_aside.contains_key(&order);
+            let is_set_aside = self.set_aside.contains_key(&order);
             let busy = self.busy.entry(order);
             let is_busy = match &busy {
                 Entry::Occupied(busy) => busy.get().batch != self.batches,

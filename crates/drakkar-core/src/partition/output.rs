@@ -15,12 +15,6 @@ use smallvec::{SmallVec, smallvec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The groups of one answer of a hook that goes to several sinks.
-#[derive(Debug)]
-pub(super) struct OutputSet {
-    groups_open: usize,
-}
-
 /// Most answers are one payload.
 type Payloads = SmallVec<[(DeliveryId, Arc<Payload>); 1]>;
 
@@ -149,7 +143,7 @@ impl Partition {
         self.mark_started(last.expect("outputs have a message"));
         let set = (by_lane.len() > 1).then(|| {
             let set = self.draw_key();
-            self.sets.insert(set, OutputSet { groups_open: by_lane.len() });
+            self.sets.insert(set, by_lane.len());
             set
         });
         for (lane, payloads) in by_lane {
@@ -372,8 +366,8 @@ impl Partition {
         self.held_bytes -= group.bytes;
         if let Some(key) = group.set {
             let set = self.sets.get_mut(&key).expect("a set outlives its groups");
-            set.groups_open -= 1;
-            if set.groups_open > 0 {
+            *set -= 1;
+            if *set > 0 {
                 return;
             }
             self.sets.remove(&key);
