@@ -241,12 +241,14 @@ impl AnySink {
         &self.id
     }
 
+    /// Asks for the sizes of batches; a sink that panics gets the default ones.
     pub(crate) fn limits(&self) -> BatchLimits {
-        self.inner.limits()
+        self.ask("limits", || self.inner.limits()).unwrap_or_default()
     }
 
+    /// Asks for a description of the destination; a sink that panics has none.
     pub(crate) fn target(&self) -> Vec<(&'static str, String)> {
-        self.inner.target()
+        self.ask("target", || self.inner.target()).unwrap_or_default()
     }
 
     pub(crate) async fn connect(&self) -> Result<(), SinkError> {
@@ -270,8 +272,18 @@ impl AnySink {
         self.inner.close().await;
     }
 
+    /// Asks whether a payload may be sent twice; of a sink that panics nothing is repeated.
     pub(crate) fn repeat_is_harmless(&self, payload: &Payload) -> bool {
-        self.inner.repeat_is_harmless(payload)
+        self.ask("repeat_is_harmless", || self.inner.repeat_is_harmless(payload)).unwrap_or(false)
+    }
+
+    /// Calls a method of the sink that cannot fail. Its panic must not reach the partition or the
+    /// lane that asks.
+    fn ask<T>(&self, method: &'static str, call: impl FnOnce() -> T) -> Option<T> {
+        let answer = guard(call).inspect_err(|error| {
+            tracing::error!(category = "sink", sink = %self.id, method, %error, "sink_panicked");
+        });
+        answer.ok()
     }
 }
 

@@ -272,7 +272,7 @@ async fn a_hung_sink_meets_its_deadline_and_counts_as_unknown() {
     }
 }
 
-/// A sink whose `deliver` panics or answers too little.
+/// A sink that panics wherever it is asked something, or whose `deliver` answers too little.
 struct BadSink {
     panics: bool,
 }
@@ -292,14 +292,31 @@ impl drakkar_api::Sink for BadSink {
         &self,
         _batch: drakkar_api::Batch<'_, Self::Payload>,
     ) -> Vec<drakkar_api::Verdict> {
-        assert!(!self.panics, "a bug of the sink");
+        self.panic();
         Vec::new()
     }
 
     async fn close(&self) {}
 
     fn repeat_is_harmless(&self, _payload: &Self::Payload) -> bool {
+        self.panic();
         false
+    }
+
+    fn target(&self) -> Vec<(&'static str, String)> {
+        self.panic();
+        Vec::new()
+    }
+
+    fn limits(&self) -> BatchLimits {
+        self.panic();
+        BatchLimits::default()
+    }
+}
+
+impl BadSink {
+    fn panic(&self) {
+        assert!(!self.panics, "a bug of the sink");
     }
 }
 
