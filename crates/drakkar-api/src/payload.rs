@@ -3,6 +3,7 @@
 //! The bytes made here are the bytes that reach the sink, the dead letter, the recorder and the
 //! probe. Variants are the same in every build, whatever drivers are linked.
 
+use crate::task::object_size;
 use crate::{Headers, SinkKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -73,7 +74,7 @@ impl Payload {
             Self::Redis(payload) => payload.key.len() + payload.value.len(),
             Self::Http(payload) => payload.body.len(),
             Self::File(payload) => payload.path.len() + payload.line.len() + 1,
-            Self::Custom(payload) => payload.value.len(),
+            Self::Custom(payload) => payload.value.len() + object_size(&payload.attributes),
         }
     }
 

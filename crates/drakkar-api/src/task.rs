@@ -140,8 +140,28 @@ impl Task {
     /// Returns the bytes of variable size that this task holds in memory.
     pub fn size_bytes(&self) -> usize {
         let args: usize = self.args.iter().map(String::len).sum();
-        let env: usize = self.env.iter().map(|(name, value)| name.len() + value.len()).sum();
-        args + env + self.stdin.as_ref().map_or(0, Bytes::len)
+        let pairs = self.env.iter().chain(&self.labels);
+        let pairs: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
+        let result = self.precomputed.as_ref().map_or(0, Precomputed::size_bytes);
+        args + pairs
+            + self.stdin.as_ref().map_or(0, Bytes::len)
+            + object_size(&self.metadata)
+            + result
+    }
+}
+
+/// Returns about how many bytes a JSON object holds.
+pub(crate) fn object_size(object: &serde_json::Map<String, serde_json::Value>) -> usize {
+    object.iter().map(|(name, value)| name.len() + value_size(value)).sum()
+}
+
+fn value_size(value: &serde_json::Value) -> usize {
+    use serde_json::Value;
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => size_of::<Value>(),
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(value_size).sum(),
+        Value::Object(object) => object_size(object),
     }
 }
 
@@ -162,6 +182,10 @@ impl Precomputed {
     /// Makes a success with this standard output.
     pub fn stdout(stdout: impl Into<Bytes>) -> Self {
         Self { stdout: stdout.into(), ..Self::default() }
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.stdout.len() + self.stderr.len()
     }
 }
 
@@ -517,6 +541,20 @@ mod tests {
         assert_eq!(execution.outcome, TaskOutcome::ExitCode(3));
         assert_eq!(execution.stdout.text(), "x");
         assert!(execution.precomputed && execution.pid.is_none());
+    }
+
+    // Promise: FT-3
+    #[test]
+    fn everything_that_a_task_carries_counts() {
+        let size = |task: Task| task.size_bytes();
+        let task = || Task::for_offset(Offset::new(1));
+        assert_eq!(size(task()), 0);
+        assert_eq!(size(task().arg("1234").stdin("123").env("12", "3")), 10);
+        assert_eq!(size(task().label("12", "345")), 5);
+        assert_eq!(size(task().precomputed(Precomputed::stdout("1234"))), 4);
+        let document = serde_json::json!({"text": "1234", "list": ["12", {"a": "3"}]});
+        let metadata = document.as_object().cloned().expect("an object");
+        assert_eq!(size(Task { metadata, ..task() }), 4 + 4 + 4 + 2 + 1 + 1);
     }
 
     #[test]
