@@ -24,8 +24,9 @@ use std::time::Duration;
 ///
 /// # Concurrency
 ///
-/// Calls of `deliver` overlap up to the limit. Two payloads of one message are never in two calls at
-/// the same time.
+/// Calls of `deliver` overlap up to the limit. Two payloads whose [`DeliveryId`]s name the same message
+/// are never in two calls at the same time, and the later one comes in no earlier call. What a task
+/// of several messages puts out names the first of them.
 ///
 /// # Cancellation
 ///

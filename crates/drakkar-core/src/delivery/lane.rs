@@ -82,9 +82,9 @@ pub(crate) struct CallReport {
     pub(crate) held: Vec<(DeliveryId, SinkError)>,
 }
 
-/// Items of equal order are never in two calls at the same time: those of one message, also when the
-/// same message comes back in another assignment. The offset stands first because it decides most
-/// comparisons.
+/// Items of equal order are never in two calls at the same time: those whose delivery ids name the same
+/// message, also when that comes back in another assignment. The offset stands first because it
+/// decides most comparisons.
 type Order = (Offset, PartitionId);
 
 impl LaneItem {
@@ -175,13 +175,14 @@ impl Lane {
             items.retain(stays);
             !items.is_empty()
         });
-        let is_over = |items: &[LaneItem]| items.iter().any(|item| item.epoch == epoch);
-        let over: Vec<_> =
-            self.waiting.iter().filter(|(_, items)| is_over(items)).map(|(&key, _)| key).collect();
-        for key in over {
-            for item in self.waiting.remove(&key).unwrap_or_default() {
-                self.release(&item);
-            }
+        // Items of one message can belong to two assignments, when it has come back.
+        let mut over = Vec::new();
+        for items in self.waiting.values_mut() {
+            over.extend(items.extract_if(.., |item| item.epoch == epoch));
+        }
+        self.waiting.retain(|_, items| !items.is_empty());
+        for item in over {
+            self.release(&item);
         }
         if self.in_calls.contains_key(&epoch) {
             self.fenced.insert(epoch);
@@ -535,6 +536,25 @@ mod tests {
         assert!(settled.is_empty() && report.confirmed == 0);
         assert_eq!(numbers(&batches(&mut lane, NOW)[0]), [9]);
         assert!(lane.fenced.is_empty(), "what is over is not remembered for ever");
+    }
+
+    // Promise: RB-2, DL-1
+    #[test]
+    fn a_fence_spares_what_waits_together_with_what_is_over() {
+        let mut lane = Lane::new(limits(10, 1), policy(), 1);
+        let back = |number| LaneItem { epoch: Epoch::new(2), ..item(1, number) };
+        lane.enqueue([item(1, 0), back(1)]);
+        let sent = batches(&mut lane, NOW).remove(0);
+        lane.finished(sent, vec![Verdict::NotApplied(temporary()); 2], NOW);
+        lane.fence(Epoch::new(1));
+        lane.enqueue([back(2)]);
+        assert!(batches(&mut lane, NOW).is_empty(), "the message is still busy");
+        let later = lane.next_due().expect("a retry waits");
+        let sent = batches(&mut lane, later).remove(0);
+        assert_eq!(numbers(&sent), [1, 2]);
+        let (settled, _) = lane.finished(sent, vec![Verdict::Confirmed; 2], later);
+        assert_eq!(settled.len(), 2);
+        assert!(lane.is_idle() && lane.busy.is_empty());
     }
 
     #[test]
