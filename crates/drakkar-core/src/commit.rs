@@ -91,6 +91,11 @@ impl CommitSchedule {
         self.due = Some(now + self.policy.interval);
     }
 
+    /// Returns the position that is known to be committed.
+    pub(crate) fn committed(&self) -> Option<CommitOffset> {
+        self.committed
+    }
+
     /// Returns whether a commit is in flight.
     pub(crate) fn is_in_flight(&self) -> bool {
         self.in_flight.is_some()

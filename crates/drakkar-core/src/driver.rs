@@ -7,7 +7,7 @@ use crate::hooks::{HookRun, run_arrange};
 use crate::inbox::Inbox;
 use crate::pace::Pace;
 use crate::partition::{
-    Effect, HookCall, Input, ItemKey, Letter, LetterContent, Outgoing, Partition,
+    DrainCause, Effect, HookCall, Input, ItemKey, Letter, LetterContent, Outgoing, Partition,
 };
 use crate::shared::Shared;
 use drakkar_api::{
@@ -36,7 +36,7 @@ pub(crate) enum Mail {
     /// For the state machine.
     Input(Input),
     /// Drain until `deadline`; the ticket is dropped when it is done.
-    Drain { deadline: Instant, ticket: Arc<DrainTicket> },
+    Drain { cause: DrainCause, deadline: Instant, ticket: Arc<DrainTicket> },
     /// A task that calls hooks panicked outside of them: its answers will never come.
     Broken(String),
 }
@@ -127,7 +127,7 @@ struct DrainClock {
 
 /// How an assignment ended.
 enum End {
-    Drained { clean: bool, given_back: usize },
+    Drained { clean: bool },
     Lost,
 }
 
@@ -153,10 +153,10 @@ impl Driver {
         let partition = &self.id;
         let observer = &self.shared.observer;
         match end {
-            Ok(End::Drained { clean, given_back }) => {
+            Ok(End::Drained { clean }) => {
                 let now = self.shared.clock.now();
                 let duration = self.drain.as_ref().map_or(Duration::ZERO, |d| now - d.started);
-                let (clean, given_back) = (*clean, *given_back);
+                let (clean, given_back) = (*clean, self.machine.given_back());
                 observer.observe(&Event::Revoked { partition, clean, given_back, duration });
             }
             Ok(End::Lost) => observer.observe(&Event::Lost { partition }),
@@ -232,7 +232,7 @@ impl Driver {
         }
         let drain = self.drain.as_mut().filter(|drain| drain.due <= now)?;
         if drain.expired {
-            return Some(End::Drained { clean: false, given_back: self.machine.given_back() });
+            return Some(End::Drained { clean: false });
         }
         drain.expired = true;
         drain.due = now + COMMIT_GRACE;
@@ -242,7 +242,7 @@ impl Driver {
     fn on_mail(&mut self, mail: Mail, now: Instant) -> Option<End> {
         let input = match mail {
             Mail::Input(input) => input,
-            Mail::Drain { deadline, ticket } => {
+            Mail::Drain { cause, deadline, ticket } => {
                 self.tickets.push(ticket);
                 // A drain that is under way keeps its deadline: somebody waits for that one.
                 self.drain.get_or_insert(DrainClock {
@@ -250,7 +250,7 @@ impl Driver {
                     due: deadline,
                     expired: false,
                 });
-                Input::Drain
+                Input::Drain(cause)
             }
             Mail::Broken(panic) => resume_unwind(Box::new(panic)),
         };
@@ -309,9 +309,7 @@ impl Driver {
                     offset,
                     metadata: String::new(),
                 }),
-                Effect::Over { clean, given_back } => {
-                    return Some(End::Drained { clean, given_back });
-                }
+                Effect::Over { clean } => return Some(End::Drained { clean }),
             }
         }
         self.machine.recycle(effects);

@@ -13,7 +13,7 @@ use crate::driver::{COMMIT_GRACE, DrainTicket, Mail, arrived_load, spawn_partiti
 use crate::erased::AnySink;
 use crate::error::{EngineError, EngineErrorKind};
 use crate::hooks::{run_worker_hook, worker_span};
-use crate::partition::{HookPresence, Input};
+use crate::partition::{DrainCause, HookPresence, Input};
 use crate::shared::{Partitions, Shared, SharedParts};
 use drakkar_api::{
     Assignment, Clients, Clock, CommitOffset, Context, ContextScope, Epoch, Event, Executor,
@@ -283,7 +283,7 @@ impl Engine {
         );
         spawn_revoke_hook(&self.shared, &epochs);
         let (reply, drained) = Reply::channel();
-        drain(&self.shared, &epochs, reply);
+        drain(&self.shared, &epochs, DrainCause::Shutdown, reply);
         let limit = self.shared.config.drain_timeout + 2 * COMMIT_GRACE;
         tokio::select! {
             // An end of the source first: what is drained then can be committed no longer.
@@ -465,12 +465,12 @@ fn spawn_revoke_hook(shared: &Arc<Shared>, epochs: &[Epoch]) {
 }
 
 /// Tells partitions to drain; `reply` is answered when the last of them is done.
-fn drain(shared: &Shared, epochs: &[Epoch], reply: Reply<()>) {
+fn drain(shared: &Shared, epochs: &[Epoch], cause: DrainCause, reply: Reply<()>) {
     let ticket = DrainTicket::new(reply);
     let deadline = shared.clock.now() + shared.config.drain_timeout;
     for &epoch in epochs {
         let ticket = Arc::clone(&ticket);
-        shared.partitions.mail(epoch, Mail::Drain { deadline, ticket });
+        shared.partitions.mail(epoch, Mail::Drain { cause, deadline, ticket });
     }
 }
 
@@ -490,7 +490,7 @@ impl Events {
 impl SourceEvents for Events {
     fn assigned(&self, assignments: Vec<Assignment>) {
         let ids: Vec<_> = assignments.iter().map(|a| a.partition.clone()).collect();
-        let assigned = self.shared.partitions.len() + assignments.len();
+        let assigned = self.shared.partitions.staying() + assignments.len();
         self.rebalance("assign", assignments.len(), assigned);
         if self.shared.is_closing() {
             return;
@@ -512,9 +512,8 @@ impl SourceEvents for Events {
     }
 
     fn revoked(&self, epochs: Vec<Epoch>, drained: Reply<()>) {
-        let assigned = self.shared.partitions.len().saturating_sub(epochs.len());
-        self.rebalance("revoke", epochs.len(), assigned);
         spawn_revoke_hook(&self.shared, &epochs);
+        self.rebalance("revoke", epochs.len(), self.shared.partitions.staying());
         for partition in self.shared.partitions.forget_broken(&epochs) {
             self.shared.observer.observe(&Event::Revoked {
                 partition: &partition,
@@ -523,13 +522,12 @@ impl SourceEvents for Events {
                 duration: Duration::ZERO,
             });
         }
-        drain(&self.shared, &epochs, drained);
+        drain(&self.shared, &epochs, DrainCause::Revoke, drained);
     }
 
     fn lost(&self, epochs: Vec<Epoch>) {
-        let assigned = self.shared.partitions.len().saturating_sub(epochs.len());
-        self.rebalance("lost", epochs.len(), assigned);
         spawn_revoke_hook(&self.shared, &epochs);
+        self.rebalance("lost", epochs.len(), self.shared.partitions.staying());
         for partition in self.shared.partitions.forget_broken(&epochs) {
             self.shared.observer.observe(&Event::Lost { partition: &partition });
         }

@@ -28,8 +28,8 @@ mod tests;
 mod window;
 
 pub(crate) use effect::{
-    ArrangeCall, Effect, HookAnswer, HookCall, HookFailure, Input, ItemEnd, ItemKey, Letter,
-    LetterContent, Outgoing,
+    ArrangeCall, DrainCause, Effect, HookAnswer, HookCall, HookFailure, Input, ItemEnd, ItemKey,
+    Letter, LetterContent, Outgoing,
 };
 
 use crate::backpressure::Load;
@@ -41,7 +41,7 @@ use crate::watermark::Watermark;
 use drain::Drain;
 use drakkar_api::{
     Credit, Epoch, Event, Flow, Handler, Instant, Observer, Offset, PartitionId, Settlement,
-    SourceMessage, WindowId, WrittenHooks,
+    SourceErrorKind, SourceMessage, WindowId, WrittenHooks,
 };
 use message::MessageState;
 use output::{Group, LetterState};
@@ -105,6 +105,8 @@ pub(crate) struct Partition {
     progress: Progress,
     hooks: HookPresence,
     drain: Drain,
+    /// How many messages were given back untouched.
+    given_back: usize,
     /// Answers of hooks that came during a drain, about messages that are about to be given back.
     parked: Vec<HookAnswer>,
 }
@@ -182,6 +184,7 @@ impl Partition {
             progress: Progress::default(),
             hooks,
             drain: Drain::default(),
+            given_back: 0,
             parked: Vec::new(),
         }
     }
@@ -215,7 +218,7 @@ impl Partition {
             }
             Input::Committed(result) => self.on_committed(result),
             Input::Tick => self.on_tick(),
-            Input::Drain => self.on_drain(),
+            Input::Drain(cause) => self.on_drain(cause),
             Input::DrainExpired => self.on_drain_expired(),
             Input::Lost => self.on_lost(),
         }
@@ -290,9 +293,9 @@ impl Partition {
         self.hooks
     }
 
-    /// Returns how many messages a drain gave back.
+    /// Returns how many messages were given back untouched.
     pub(crate) fn given_back(&self) -> usize {
-        self.drain.given_back()
+        self.given_back
     }
 
     /// Returns how many messages wait for a window.
@@ -342,14 +345,19 @@ impl Partition {
     ) {
         match result {
             Ok(offset) => {
+                self.note_commit(None);
                 self.commit.confirmed();
                 self.drain.commit_answered(true);
                 self.observer.observe(&Event::Committed { partition: &self.id, offset });
             }
             Err(error) => {
+                self.note_commit(Some(&error));
                 self.commit.failed(self.now);
                 self.observer.observe(&Event::CommitFailed { partition: &self.id, error: &error });
                 self.drain.commit_answered(false);
+                if error.kind() == SourceErrorKind::Fenced {
+                    self.drain.hurry();
+                }
             }
         }
     }

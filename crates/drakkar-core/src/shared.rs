@@ -102,6 +102,11 @@ impl Partitions {
         self.lock().len()
     }
 
+    /// Returns how many partitions are assigned and not about to leave.
+    pub(crate) fn staying(&self) -> usize {
+        self.lock().values().filter(|entry| !entry.leaves).count()
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Epoch, Entry>> {
         self.by_epoch.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,6 +127,8 @@ pub(crate) struct Shared {
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) runtime: tokio::runtime::Handle,
     gate: Mutex<FlowGate>,
+    /// The flow that source and observer were told of.
+    told: Mutex<Flow>,
     hooks: Mutex<HookPresence>,
     /// The running hooks of the whole worker.
     worker_hooks: Mutex<JoinSet<()>>,
@@ -163,6 +170,7 @@ impl Shared {
             partitions: parts.partitions,
             runtime: tokio::runtime::Handle::current(),
             gate: Mutex::new(gate),
+            told: Mutex::new(Flow::Open),
             hooks: Mutex::new(parts.hooks),
             worker_hooks: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -170,28 +178,44 @@ impl Shared {
         }
     }
 
-    /// Replaces one contribution to the load by another; closes or opens the flow if need be. The
-    /// gate stays locked while source and observer are told, so that two changes cannot arrive
-    /// swapped.
+    /// Replaces one contribution to the load by another; closes or opens the flow if need be.
     pub(crate) fn change_load(&self, before: Load, after: Load) {
         if before == after {
             return;
         }
-        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        let flow = gate.update(before, after);
-        let windows_closed = gate.windows() == Flow::Closed;
-        if self.windows_closed.swap(windows_closed, Ordering::SeqCst) && !windows_closed {
+        let (changed, may_form_windows) = {
+            let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+            let changed = gate.update(before, after).is_some();
+            let closed = gate.windows() == Flow::Closed;
+            (changed, self.windows_closed.swap(closed, Ordering::SeqCst) && !closed)
+        };
+        if may_form_windows {
             // Whoever waits for it looks again.
             for epoch in self.partitions.epochs() {
                 self.partitions.send(epoch, Input::Tick);
             }
         }
-        let Some(flow) = flow else { return };
+        if changed {
+            self.tell_flow();
+        }
+    }
+
+    /// Tells source and observer of the flow as it is now. The gate is not locked meanwhile, so that an
+    /// observer may ask for the load; what was told last is, so that two changes cannot arrive
+    /// swapped.
+    fn tell_flow(&self) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let (flow, load) = {
+            let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+            (gate.flow(), gate.load().count)
+        };
+        if std::mem::replace(&mut *told, flow) == flow {
+            return;
+        }
         if !self.is_closing() {
             self.source.set_flow(flow);
         }
-        let (active, load) = (flow == Flow::Closed, gate.load().count);
-        self.observer.observe(&Event::Backpressure { active, load });
+        self.observer.observe(&Event::Backpressure { active: flow == Flow::Closed, load });
     }
 
     pub(crate) fn load(&self) -> Load {
@@ -212,10 +236,11 @@ impl Shared {
 
     /// Closes the flow for good.
     pub(crate) fn begin_closing(&self) {
-        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever tells the source to go on does so before this, or not at all.
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         self.closing.store(true, Ordering::SeqCst);
         self.source.set_flow(Flow::Closed);
-        drop(gate);
+        drop(told);
     }
 
     pub(crate) fn is_closing(&self) -> bool {

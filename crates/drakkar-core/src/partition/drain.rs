@@ -16,7 +16,7 @@
 //! unless something was put out without a process.
 
 use super::Partition;
-use super::effect::{Effect, HookAnswer};
+use super::effect::{DrainCause, Effect, HookAnswer};
 use super::task::{TaskKey, TaskPhase, TaskState};
 use super::window::WindowPhase;
 use drakkar_api::{Event, Offset, RunId, Settlement};
@@ -31,11 +31,11 @@ pub(super) enum Drain {
     Active {
         /// The last message that is finished; `None` when nothing has started.
         frontier: Option<Offset>,
-        given_back: usize,
+        cause: DrainCause,
         commit_failed: bool,
     },
     /// The deadline passed; only the commit is waited for.
-    Expired { given_back: usize, commit_failed: bool },
+    Expired { commit_failed: bool },
     /// Nothing more happens.
     Over,
 }
@@ -55,19 +55,19 @@ impl Drain {
         self == Self::Over
     }
 
-    /// Remembers how the last commit went. One that fails at the end of an assignment counts as
-    /// lost: nothing waits for another. While work goes on, the next end of a message asks for one
-    /// again.
+    /// Remembers how the last commit went. One that fails inside a revoke counts as lost: nothing
+    /// waits for another. While work goes on, the next end of a message asks for one again. At a
+    /// shutdown it is tried again until the deadline.
     pub(super) fn commit_answered(&mut self, success: bool) {
-        if let Self::Active { commit_failed, .. } | Self::Expired { commit_failed, .. } = self {
+        if let Self::Active { commit_failed, .. } | Self::Expired { commit_failed } = self {
             *commit_failed = !success;
         }
     }
 
-    pub(super) fn given_back(self) -> usize {
-        match self {
-            Self::Active { given_back, .. } | Self::Expired { given_back, .. } => given_back,
-            Self::No | Self::Over => 0,
+    /// The partition goes to another worker, or is gone already: no commit is tried again.
+    pub(super) fn hurry(&mut self) {
+        if let Self::Active { cause, .. } = self {
+            *cause = DrainCause::Revoke;
         }
     }
 }
@@ -102,27 +102,27 @@ impl Partition {
         first.is_some_and(|&offset| self.drain.gives_back(offset))
     }
 
-    pub(super) fn on_drain(&mut self) {
+    pub(super) fn on_drain(&mut self, cause: DrainCause) {
         if self.drain.is_active() {
+            if cause == DrainCause::Revoke {
+                self.drain.hurry();
+            }
             return;
         }
-        let mut given_back = self.queue.len();
         for message in std::mem::take(&mut self.queue) {
             self.leave(message.offset, Settlement::GivenBack);
         }
         self.queued_bytes = 0;
-        self.drain = Drain::Active { frontier: None, given_back: 0, commit_failed: false };
-        given_back += self.give_back_arranging();
+        self.give_back_arranging();
         let frontier = self.compute_frontier();
-        given_back += self.messages.keys().filter(|&&o| Some(o) > frontier).count();
-        self.drain = Drain::Active { frontier, given_back, commit_failed: false };
+        self.drain = Drain::Active { frontier, cause, commit_failed: false };
         self.commit.force();
         self.withdraw_beyond(frontier);
     }
 
     /// Nothing of a window that is still being arranged has started.
-    fn give_back_arranging(&mut self) -> usize {
-        let Some(id) = self.arranging.take() else { return 0 };
+    fn give_back_arranging(&mut self) {
+        let Some(id) = self.arranging.take() else { return };
         let window = self.windows.remove(&id).expect("it is being arranged");
         debug_assert!(matches!(
             window.phase,
@@ -136,7 +136,6 @@ impl Partition {
             self.busy_messages -= 1;
             self.leave(*offset, Settlement::GivenBack);
         }
-        window.messages.len()
     }
 
     /// Returns the last message that must be finished: the last started one, and whatever hangs
@@ -190,14 +189,12 @@ impl Partition {
     /// Something started while the partition is drained: if that moves the frontier, what is below it
     /// must be finished after all.
     pub(super) fn extend_drain(&mut self) {
-        let Drain::Active { frontier, given_back, commit_failed } = self.drain else { return };
+        let Drain::Active { frontier, cause, commit_failed } = self.drain else { return };
         if self.newest_started <= frontier {
             return;
         }
         let moved = self.compute_frontier().max(frontier);
-        let gained = self.messages.keys().filter(|&&o| Some(o) > frontier && Some(o) <= moved);
-        let given_back = given_back.saturating_sub(gained.count());
-        self.drain = Drain::Active { frontier: moved, given_back, commit_failed };
+        self.drain = Drain::Active { frontier: moved, cause, commit_failed };
         let again = self.tasks.iter().filter(|(_, task)| {
             task.phase == TaskPhase::Withdrawn && task.offsets.first().copied() <= moved
         });
@@ -217,20 +214,21 @@ impl Partition {
     /// beyond it can start any more.
     pub(super) fn finish_drain(&mut self) {
         match self.drain {
-            Drain::Active { frontier, given_back, commit_failed } => {
+            Drain::Active { frontier, cause, commit_failed } => {
                 let unfinished = self.messages.keys().next().is_some_and(|&o| Some(o) <= frontier);
                 if unfinished || self.waiting_runs > 0 {
                     return;
                 }
                 let settled = self.commit.is_settled(self.watermark.position());
-                if settled || (commit_failed && !self.commit.is_in_flight()) {
-                    self.over(!commit_failed, given_back);
+                let is_lost = commit_failed && cause == DrainCause::Revoke;
+                if settled || (is_lost && !self.commit.is_in_flight()) {
+                    self.over(settled);
                 }
             }
-            Drain::Expired { given_back, commit_failed } => {
+            Drain::Expired { commit_failed } => {
                 let settled = self.commit.is_settled(self.watermark.position());
                 if settled || (commit_failed && !self.commit.is_in_flight()) {
-                    self.over(false, given_back);
+                    self.over(false);
                 }
             }
             Drain::No | Drain::Over => {}
@@ -239,7 +237,7 @@ impl Partition {
 
     /// Kills what is left; what is finished is still committed.
     pub(super) fn on_drain_expired(&mut self) {
-        let Drain::Active { frontier, given_back, commit_failed } = self.drain else { return };
+        let Drain::Active { frontier, commit_failed, .. } = self.drain else { return };
         self.effects.push(Effect::Fence);
         for offset in self.open_offsets() {
             let is_beyond = Some(offset) > frontier;
@@ -248,7 +246,7 @@ impl Partition {
         }
         self.abandon();
         self.commit.force();
-        self.drain = Drain::Expired { given_back, commit_failed };
+        self.drain = Drain::Expired { commit_failed };
     }
 
     /// Somebody else may own the partition: no drain and no commit.
@@ -256,11 +254,12 @@ impl Partition {
         self.effects.push(Effect::Fence);
         self.report_all_left();
         self.abandon();
-        self.over(false, 0);
+        self.over(false);
     }
 
     /// A message leaves unfinished.
     pub(super) fn leave(&mut self, offset: Offset, settlement: Settlement) {
+        self.given_back += usize::from(settlement == Settlement::GivenBack);
         self.effects.push(Effect::Settle(offset, settlement));
         self.report_left(offset, settlement);
     }
@@ -303,12 +302,12 @@ impl Partition {
         self.held_bytes = 0;
     }
 
-    fn over(&mut self, clean: bool, given_back: usize) {
+    fn over(&mut self, clean: bool) {
         for offset in self.open_offsets() {
             self.leave(offset, Settlement::GivenBack);
         }
         self.abandon();
         self.drain = Drain::Over;
-        self.effects.push(Effect::Over { clean, given_back });
+        self.effects.push(Effect::Over { clean });
     }
 }

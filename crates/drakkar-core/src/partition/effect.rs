@@ -33,11 +33,20 @@ pub(crate) enum Input {
     /// Time passed.
     Tick,
     /// Finish what has started, give the rest back.
-    Drain,
+    Drain(DrainCause),
     /// The drain's deadline passed.
     DrainExpired,
     /// The partition belongs to somebody else already.
     Lost,
+}
+
+/// Why a partition is drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DrainCause {
+    /// It goes to another worker: a commit that fails counts as lost, since the group waits.
+    Revoke,
+    /// The worker ends, and the partition is ours until then.
+    Shutdown,
 }
 
 /// What to do. Performed in order.
@@ -64,7 +73,7 @@ pub(crate) enum Effect {
     /// Commit.
     Commit(CommitOffset),
     /// The partition is over; nothing comes after this.
-    Over { clean: bool, given_back: usize },
+    Over { clean: bool },
 }
 
 /// One call of `arrange`: for a whole window, or for one message of it.

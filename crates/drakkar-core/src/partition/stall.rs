@@ -2,31 +2,53 @@
 //!
 //! Stalled is a partition whose oldest unfinished offset has not moved for
 //! [`stall_after`](crate::EngineConfig::stall_after), whatever the reason: a hook that does not
-//! answer, a task, a sink, a dead letter that cannot be written. Stalled is it, too, as soon as it
-//! has been read as far beyond that offset as it may be, if most of what was read is finished and
-//! only waits for that one.
+//! answer, a task, a sink, a dead letter that cannot be written. Stalled is it, too, when what is
+//! finished could not be committed for that long; and as soon as it has been read as far beyond its
+//! oldest unfinished offset as it may be, if most of what was read is finished and only waits for
+//! that one.
 
 use super::Partition;
 use super::message::MessagePhase;
 use super::output::Owner;
 use super::task::{TaskPhase, TaskState};
 use super::window::WindowPhase;
-use drakkar_api::{Event, Instant, Offset, TaskId};
+use drakkar_api::{CommitOffset, Event, Instant, Offset, SourceError, TaskId};
 
 /// What is known of a partition's progress.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// The oldest unfinished offset, and since when it is that.
     blocking: Option<(Offset, Instant)>,
-    /// The offset that was reported.
-    reported: Option<Offset>,
+    /// The committed position beyond which something is finished, and since when that is so.
+    uncommitted: Option<(Option<CommitOffset>, Instant)>,
+    /// Why the last commit failed.
+    commit_error: Option<String>,
+    reported: Option<Stall>,
+}
+
+/// What was reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stall {
+    /// This offset is not finished.
+    Offset(Offset),
+    /// Nothing beyond this position is committed.
+    Commit(Option<CommitOffset>),
 }
 
 impl Partition {
     /// Returns when a report is due if nothing happens.
     pub(super) fn stall_due(&self) -> Option<Instant> {
-        let (_, since) = self.progress.blocking.filter(|_| self.progress.reported.is_none())?;
-        (!self.drain.is_active()).then(|| since + self.config.stall_after)
+        if self.progress.reported.is_some() || self.drain.is_active() {
+            return None;
+        }
+        let blocking = self.progress.blocking.map(|(_, since)| since);
+        let uncommitted = self.progress.uncommitted.map(|(_, since)| since);
+        Some(blocking.into_iter().chain(uncommitted).min()? + self.config.stall_after)
+    }
+
+    /// Remembers how a commit was answered.
+    pub(super) fn note_commit(&mut self, error: Option<&SourceError>) {
+        self.progress.commit_error = error.map(ToString::to_string);
     }
 
     /// Tells that the partition is stalled, or that it goes on.
@@ -35,14 +57,29 @@ impl Partition {
         if self.progress.blocking.map(|(offset, _)| offset) != blocking {
             self.progress.blocking = blocking.map(|offset| (offset, self.now));
         }
-        if self.progress.reported.is_some() && self.has_recovered() {
+        let committed = self.commit.committed();
+        if self.watermark.position() <= committed {
+            self.progress.uncommitted = None;
+        } else if self.progress.uncommitted.is_none_or(|(position, _)| position != committed) {
+            self.progress.uncommitted = Some((committed, self.now));
+        }
+        if self.progress.reported.is_some_and(|stall| self.has_recovered(stall)) {
             self.progress.reported = None;
             self.observer.observe(&Event::PartitionRecovered { partition: &self.id });
         }
-        let Some((offset, since)) = self.progress.blocking else { return };
         if self.progress.reported.is_some() || self.drain.is_active() {
             return;
         }
+        let found = self.find_stalled_offset().or_else(|| self.find_stalled_commit());
+        if let Some((stall, reason)) = found {
+            self.progress.reported = Some(stall);
+            let (partition, reason) = (&self.id, &reason);
+            self.observer.observe(&Event::PartitionFailed { partition, reason });
+        }
+    }
+
+    fn find_stalled_offset(&self) -> Option<(Stall, String)> {
+        let (offset, since) = self.progress.blocking?;
         let stalled = if self.is_full_of_finished() {
             let finished = self.watermark.ahead() - self.watermark.unfinished();
             format!(
@@ -52,13 +89,25 @@ impl Partition {
         } else if self.now - since >= self.config.stall_after {
             format!("is unfinished since {} s", (self.now - since).as_secs())
         } else {
-            return;
+            return None;
         };
         // Looked for only now: this is called at every input.
         let reason = format!("stalled: offset {offset} {stalled}; {}", self.waits_for(offset));
-        self.progress.reported = Some(offset);
-        let partition = &self.id;
-        self.observer.observe(&Event::PartitionFailed { partition, reason: &reason });
+        Some((Stall::Offset(offset), reason))
+    }
+
+    fn find_stalled_commit(&self) -> Option<(Stall, String)> {
+        let (committed, since) = self.progress.uncommitted?;
+        if self.now - since < self.config.stall_after {
+            return None;
+        }
+        let position = self.watermark.position()?;
+        let error = self.progress.commit_error.as_deref().unwrap_or("the source does not answer");
+        let reason = format!(
+            "stalled: what is finished below {position} cannot be committed since {} s; {error}",
+            (self.now - since).as_secs()
+        );
+        Some((Stall::Commit(committed), reason))
     }
 
     /// Returns whether most of what may be read ahead is read and finished.
@@ -68,10 +117,16 @@ impl Partition {
         ahead >= self.config.ahead_max && finished * 2 >= ahead
     }
 
-    /// Another offset is the oldest unfinished one, and half of the distance was made good.
-    fn has_recovered(&self) -> bool {
-        self.watermark.blocking() != self.progress.reported
-            && self.watermark.ahead() <= self.config.ahead_max / 2
+    /// Another offset is the oldest unfinished one, and half of the distance was made good; or
+    /// something was committed.
+    fn has_recovered(&self, stall: Stall) -> bool {
+        match stall {
+            Stall::Offset(offset) => {
+                self.watermark.blocking() != Some(offset)
+                    && self.watermark.ahead() <= self.config.ahead_max / 2
+            }
+            Stall::Commit(position) => self.commit.committed() != position,
+        }
     }
 
     /// Says what an unfinished offset waits for.

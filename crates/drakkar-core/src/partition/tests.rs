@@ -517,7 +517,7 @@ proptest! {
             world.windows.values().filter(|window| window.contains(traced)).flatten().max()
         });
         let last = last.copied();
-        world.handle(Input::Drain);
+        world.handle(Input::Drain(DrainCause::Revoke));
         world.run_dry();
         let clean = world.over.expect("a drain ends by itself");
         prop_assert!(clean || world.commit_faults > 0, "unclean without a cause");
@@ -580,7 +580,7 @@ fn an_expired_drain_commits_what_is_finished() {
     world.open.clear();
     let execution = Execution::without_process(TaskOutcome::Success);
     world.handle(Input::TaskFinished { task: RunId::new(1), execution });
-    world.handle(Input::Drain);
+    world.handle(Input::Drain(DrainCause::Revoke));
     assert_eq!(world.over, None, "the second task runs");
     world.open.retain(|open| matches!(open, Open::Commit(_)));
     world.handle(Input::DrainExpired);
@@ -613,7 +613,7 @@ fn an_answer_beyond_the_line_waits_until_the_line_moves() {
     world.handle(Input::Arranged { window: call.window, messages, result });
     let start = |task| Input::TaskStarted { task, slot: 0, queue_wait: Duration::ZERO };
     world.handle(start(RunId::new(1)));
-    let effects = world.machine.handle(Input::Drain, world.now);
+    let effects = world.machine.handle(Input::Drain(DrainCause::Revoke), world.now);
     let withdrawn = |effect: &Effect| matches!(effect, Effect::Withdraw(runs) if runs.len() == 1);
     assert!(effects.iter().any(withdrawn), "{effects:?}");
     let result = Ok(Outputs::new().with(KafkaRecord::bytes("x").to("a")));
@@ -654,7 +654,7 @@ fn an_executor_that_closes_during_a_drain_is_not_asked_again() {
     let messages = Vec::new();
     world.handle(Input::Arranged { window: call.window, messages, result: Ok(tasks) });
     world.handle(Input::TaskStarted { task: RunId::new(1), slot: 0, queue_wait: Duration::ZERO });
-    world.handle(Input::Drain);
+    world.handle(Input::Drain(DrainCause::Revoke));
     world.open.clear();
     for task in [RunId::new(1), RunId::new(2)] {
         let execution = Execution::without_process(TaskOutcome::Cancelled);

@@ -2,10 +2,13 @@
 
 use crate::world::{MILLISECOND, ROOMY, SECOND, Setup, World, input, partition, record};
 use drakkar_api::{
-    Context, Flow, Handler, Hook, HookResult, Message, Outputs, RawInput, Task, Window,
+    Context, Event, Flow, Handler, Hook, HookResult, Message, Observer, Outputs, RawInput, Task,
+    Window,
 };
-use drakkar_core::Thresholds;
+use drakkar_core::{EngineStatus, Thresholds};
 use drakkar_testkit::{Answer, FakeRun, Reaction, TestHandler};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Tasks that take a second, or as long as the test when their input is "stuck".
@@ -116,6 +119,53 @@ async fn what_tasks_are_given_counts_too() {
     let world = setup.start(&["a", "b"]).await;
     world.until_seen("TaskStarted", 2).await;
     assert_eq!(world.status.load().bytes, 140_002);
+    world.until_done().await;
+    world.finish().await;
+}
+
+/// Asks the engine while it is told of something.
+struct Asking {
+    status: Arc<OnceLock<EngineStatus>>,
+    heard: Arc<AtomicUsize>,
+}
+
+impl Observer for Asking {
+    fn observe(&self, event: &Event<'_>) {
+        if let (Event::Backpressure { load, .. }, Some(status)) = (event, self.status.get()) {
+            self.heard.fetch_add(1, Ordering::Relaxed);
+            assert!(status.load().count <= load + 1 && status.assigned() == 1);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_may_ask_the_engine_for_its_state() {
+    let (status, heard) = (Arc::default(), Arc::<AtomicUsize>::default());
+    let asking = Asking { status: Arc::clone(&status), heard: Arc::clone(&heard) };
+    let mut setup =
+        Setup::new(TestHandler::new()).tasks(1, |_, _| FakeRun::exit(0).lasting(SECOND));
+    setup.observer = Some(Arc::new(asking));
+    let setup = setup.config(|config| config.load_count = Thresholds { pause_at: 2, resume_at: 1 });
+    let world = setup.start(&[]).await;
+    assert!(status.set(world.status.clone()).is_ok());
+    world.produce(0, &["a", "b", "c"]);
+    world.until_done().await;
+    assert!(heard.load(Ordering::Relaxed) >= 2);
+    world.finish().await;
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn what_tasks_carry_for_later_hooks_counts_too() {
+    let handler = TestHandler::new().with_arrange(|window, _| {
+        let task =
+            |m| Task::for_message(m).meta("document", "d".repeat(50_000)).label("l", "12345");
+        Ok(window.messages().map(task).collect())
+    });
+    let setup = Setup::new(handler).tasks(8, |_, _| FakeRun::exit(0).lasting(SECOND));
+    let world = setup.start(&["a"]).await;
+    world.until_seen("TaskStarted", 1).await;
+    assert_eq!(world.status.load().bytes, 50_000 + "document".len() + "l12345".len() + "a".len());
     world.until_done().await;
     world.finish().await;
 }
@@ -395,4 +445,22 @@ async fn whatever_holds_a_partition_is_named_and_its_going_on_too() {
         failing.letters.push(Reaction::answers([Answer::refused()]).taking(SECOND * 4));
     }
     went_on(&stalled(failing).await, "its dead letter is not written").await;
+}
+
+// Promise: FT-1
+#[tokio::test(start_paused = true)]
+async fn commits_that_fail_for_long_stall_their_partition_until_one_succeeds() {
+    let setup = Setup::new(TestHandler::new()).config(|config| config.stall_after = SECOND * 60);
+    let world = setup.start(&[]).await;
+    world.source.fail_commits(150);
+    world.produce(0, &["a"]);
+    world.until_seen("PartitionFailed", 1).await;
+    let text = world.seen.named("PartitionFailed")[0].text.clone();
+    assert!(
+        text.contains("stalled: what is finished below 1 cannot be committed since 60 s"),
+        "{text}"
+    );
+    world.until_done().await;
+    world.until_seen("PartitionRecovered", 1).await;
+    assert_eq!(world.seen.count("PartitionFailed"), 1);
 }

@@ -565,6 +565,32 @@ async fn messages_that_arrive_while_a_partition_drains_are_given_back() {
     handed.sort_unstable();
     settled.sort_unstable();
     assert_eq!(settled, handed, "the source hears of each message that it handed over");
+    let count = given_back(&world).len();
+    assert_eq!(revoked(&world), format!("true, given_back: {count}"));
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_leaves_does_not_count_as_assigned() {
+    let world = warm(Setup::new(echo()), 1).await;
+    world.source.lose(&[partition(0)]);
+    world.source.assign(&[partition(0)]);
+    world.source.assign(&[partition(1)]);
+    assert!(world.source.revoke(&[partition(1)]).await);
+    let told = world.seen.named("Rebalance").into_iter().map(|event| {
+        let (_, rest) = event.text.split_once("kind: ").expect("the field is there");
+        rest.trim_end_matches(" }").to_owned()
+    });
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [
+            "\"assign\", partitions: 1, assigned: 1",
+            "\"lost\", partitions: 1, assigned: 0",
+            "\"assign\", partitions: 1, assigned: 1",
+            "\"assign\", partitions: 1, assigned: 2",
+            "\"revoke\", partitions: 1, assigned: 1",
+        ]
+    );
     world.finish().await;
 }
 

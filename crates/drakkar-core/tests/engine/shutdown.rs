@@ -8,7 +8,9 @@ use drakkar_api::{
     TaskOutcome, Window, WorkerId, WorkerInfo,
 };
 use drakkar_core::{AnySink, Engine, EngineConfig, EngineErrorKind, EngineParts, Load};
-use drakkar_testkit::{FakeExecutor, FakeRun, FakeSink, Reaction, RecordingObserver, TestHandler};
+use drakkar_testkit::{
+    CommitAnswer, FakeExecutor, FakeRun, FakeSink, Reaction, RecordingObserver, TestHandler,
+};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -61,6 +63,49 @@ async fn at_the_deadline_nothing_is_left_running() {
     let outcomes = world.executor.records().into_iter().map(|run| run.outcome);
     assert!(outcomes.into_iter().all(|outcome| outcome == Some(TaskOutcome::Cancelled)));
     assert_eq!((world.committed(0), world.letters().len()), (None, 0));
+    world.check_end();
+}
+
+// Promise: RB-1
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_fails_at_a_shutdown_is_tried_again_until_the_deadline() {
+    let mut world = three(Setup::new(echo()), "10").await;
+    // The group moves partitions meanwhile, so that the broker refuses commits for a while.
+    world.source.fail_commits(9);
+    let began = Instant::now();
+    world.shut_down().await.expect("a clean end");
+    assert!(began.elapsed() < SECOND * 15, "{:?}", began.elapsed());
+    assert_eq!([0, 1, 2].map(|number| world.committed(number)), [Some(1); 3]);
+    let revoked = world.seen.named("Revoked");
+    assert!(revoked.iter().all(|event| event.text.contains("clean: true")), "{revoked:?}");
+    world.check_end();
+}
+
+// Promise: FT-2
+#[tokio::test(start_paused = true)]
+async fn commits_that_go_on_failing_do_not_outlast_the_deadline_of_a_shutdown() {
+    let setup = Setup::new(echo()).config(|config| config.drain_timeout = SECOND * 5);
+    let mut world = three(setup, "1").await;
+    world.source.fail_commits(1000);
+    let began = Instant::now();
+    world.shut_down().await.expect("a clean end");
+    let lasted = began.elapsed();
+    assert!(lasted >= SECOND * 5 && lasted < SECOND * 11, "{lasted:?}");
+    assert_eq!(world.committed(0), None);
+    world.check_end();
+}
+
+// Promise: FT-2
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_does_not_insist_on_commits_for_an_assignment_that_is_over() {
+    let mut world = three(Setup::new(echo()), "10").await;
+    for _ in 0..3 {
+        let over = SourceError::new(SourceErrorKind::Fenced, "another worker has it");
+        world.source.answer_commit(CommitAnswer::Fail(over));
+    }
+    let began = Instant::now();
+    world.shut_down().await.expect("a clean end");
+    assert!(began.elapsed() < SECOND * 11, "{:?}", began.elapsed());
     world.check_end();
 }
 
