@@ -203,20 +203,18 @@ impl<H: Handler> App<H> {
     }
 
     /// Runs until SIGTERM or SIGINT, then drains and ends. A second signal ends the process at once
-    /// with code 130.
+    /// with code 130, also while hooks block all threads of the runtime. After the end both signals do
+    /// again what they do by default.
     ///
     /// # Errors
     ///
     /// When the configuration is wrong, something cannot start, or the source ends by itself. Nothing
     /// is left running then.
     pub async fn run(self) -> Result<(), Error> {
-        let signals =
-            Signals::install().map_err(|error| Error::io("failed to listen for signals", error))?;
         let emergency = Arc::new(Emergency::default());
-        let second = signals.spawn_second(Arc::clone(&emergency));
-        let result = self.run_inner(signals.first(), &emergency).await;
-        second.abort();
-        result
+        let signals = Signals::install(Arc::clone(&emergency))
+            .map_err(|error| Error::io("failed to listen for signals", error))?;
+        self.run_inner(signals.first(), &emergency).await
     }
 
     /// Runs until `shutdown` is ready, then drains and ends. Signals are the caller's affair.
@@ -229,7 +227,8 @@ impl<H: Handler> App<H> {
     }
 
     /// Runs as [`run`](Self::run) does, writes an error to standard error, and answers the exit code
-    /// of the documented table.
+    /// of the documented table. The program is expected to end then: if it has not within 5 s, because
+    /// a thread is blocked, say, the process ends with that code.
     pub async fn run_to_exit_code(self) -> ExitCode {
         exit::report(self.run().await)
     }

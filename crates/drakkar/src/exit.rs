@@ -15,13 +15,18 @@ use crate::error::Error;
 use crate::logging::LogGuard;
 use drakkar_api::Executor;
 use drakkar_exec::ProcessPool;
+use std::fmt;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
 use std::time::Duration;
 
 /// The exit code after a second signal.
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
+
+/// How long a program may take to end once its worker has ended.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long children are given to be killed when the process leaves at once.
 const KILL_TIMEOUT: Duration = Duration::from_millis(500);
@@ -29,16 +34,35 @@ const KILL_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the log is given to be written out then. Others may still be adding to it.
 const LOG_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Writes an error to standard error and answers its exit code.
+/// Writes an error to standard error and answers its exit code. The process ends with it soon, even
+/// if a thread of the runtime never does: a runtime that is dropped waits for all that block.
 pub(crate) fn report(result: Result<(), Error>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match result {
+        Ok(()) => 0,
         Err(error) => {
-            // Standard error may be gone; the exit code still tells.
-            writeln!(std::io::stderr(), "drakkar: {error:?}").ok();
-            ExitCode::from(error.exit_code())
+            tell(format_args!("{error:?}"));
+            error.exit_code()
         }
+    };
+    end_within(END_TIMEOUT, code);
+    ExitCode::from(code)
+}
+
+/// Ends the process if it has not ended by itself until then.
+fn end_within(limit: Duration, code: u8) {
+    let end = move || {
+        thread::sleep(limit);
+        tell(format_args!("a thread does not end and is left behind"));
+        std::process::exit(code.into())
+    };
+    if let Err(error) = thread::Builder::new().name("drakkar-end".to_owned()).spawn(end) {
+        tell(format_args!("nothing watches over the end of the process: {error}"));
     }
+}
+
+/// Writes to standard error. It may be gone; the exit code still tells.
+fn tell(text: fmt::Arguments<'_>) {
+    writeln!(std::io::stderr(), "drakkar: {text}").ok();
 }
 
 /// What must be done even when the process leaves at once.
@@ -62,17 +86,28 @@ impl Emergency {
         drop(self.log.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    /// Kills the children, writes out the log, and ends the process.
-    pub(crate) async fn leave(&self) -> ! {
+    /// Kills the children, writes out the log, and ends the process. Needs no runtime: its threads
+    /// may all be blocked.
+    pub(crate) fn leave(&self) -> ! {
         tracing::warn!(category = "lifecycle", "second_signal_leaving_at_once");
         let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
         if let Some(pool) = pool {
-            drop(tokio::time::timeout(KILL_TIMEOUT, pool.close()).await);
+            close_within(KILL_TIMEOUT, &pool);
         }
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(log) = log {
             log.flush_within(LOG_TIMEOUT);
         }
         std::process::exit(EXIT_INTERRUPTED.into())
+    }
+}
+
+/// Kills all children, and waits until they are dead, but not for long.
+fn close_within(limit: Duration, pool: &ProcessPool) {
+    // They are killed before this returns; what follows is only the wait.
+    let closed = pool.close();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    if let Ok(runtime) = runtime {
+        drop(runtime.block_on(async { tokio::time::timeout(limit, closed).await }));
     }
 }

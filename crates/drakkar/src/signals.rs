@@ -1,57 +1,96 @@
 //! SIGTERM and SIGINT: the first begins the drain, the second ends the process at once.
+//!
+//! They are heard by a thread of their own, one for the whole process: a hook that blocks the threads
+//! of the runtime must not make the worker deaf. While no application runs, both do what they do by
+//! default, so that a program that hangs after its worker's end can still be ended.
 
 use crate::exit::Emergency;
+use signal_hook::consts::signal::{SIGINT, SIGTERM};
+use signal_hook::low_level::{emulate_default_handler, signal_name};
 use std::future::Future;
-use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-/// How many signals came so far.
-pub(crate) struct Signals {
-    count: watch::Receiver<u32>,
+/// Who is told.
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry { is_heard: false, listeners: Vec::new() });
+
+struct Registry {
+    /// Whether the thread runs.
+    is_heard: bool,
+    listeners: Vec<Arc<Listener>>,
 }
 
+/// One running application.
+struct Listener {
+    /// How many signals came so far.
+    count: watch::Sender<u32>,
+    emergency: Arc<Emergency>,
+}
+
+/// Hears of signals until it is dropped.
+pub(crate) struct Signals(Arc<Listener>);
+
 impl Signals {
-    /// Listens from now on; the default action of both signals is off until the process ends.
-    pub(crate) fn install() -> std::io::Result<Self> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let (counter, count) = watch::channel(0);
-        tokio::spawn(async move {
-            loop {
-                let name = tokio::select! {
-                    // Both count the same; the order is of no consequence.
-                    biased;
-                    Some(()) = terminate.recv() => "SIGTERM",
-                    Some(()) = interrupt.recv() => "SIGINT",
-                    else => return,
-                };
-                tracing::info!(category = "lifecycle", signal = name, "shutdown_signal_received");
-                counter.send_modify(|count| *count += 1);
-            }
-        });
-        Ok(Self { count })
+    /// Listens from now on. The second signal ends the process through `emergency`.
+    pub(crate) fn install(emergency: Arc<Emergency>) -> io::Result<Self> {
+        let listener = Arc::new(Listener { count: watch::Sender::new(0), emergency });
+        let mut registry = registry();
+        if !registry.is_heard {
+            let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+            thread::Builder::new().name("drakkar-signals".to_owned()).spawn(|| hear(signals))?;
+            registry.is_heard = true;
+        }
+        registry.listeners.push(Arc::clone(&listener));
+        Ok(Self(listener))
     }
 
     /// Waits for the first signal.
     pub(crate) fn first(&self) -> impl Future<Output = ()> + Send + 'static {
-        reached(self.count.clone(), 1)
-    }
-
-    /// Ends the process at the second signal.
-    pub(crate) fn spawn_second(&self, emergency: Arc<Emergency>) -> JoinHandle<()> {
-        let second = reached(self.count.clone(), 2);
-        tokio::spawn(async move {
-            second.await;
-            emergency.leave().await;
-        })
+        let mut count = self.0.count.subscribe();
+        async move {
+            if count.wait_for(|&count| count > 0).await.is_err() {
+                // No signal can come any more.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 }
 
-async fn reached(mut count: watch::Receiver<u32>, wanted: u32) {
-    if count.wait_for(|count| *count >= wanted).await.is_err() {
-        // No signal can come any more.
-        std::future::pending::<()>().await;
+impl Drop for Signals {
+    fn drop(&mut self) {
+        registry().listeners.retain(|listener| !Arc::ptr_eq(listener, &self.0));
     }
+}
+
+fn hear(mut signals: signal_hook::iterator::Signals) {
+    for signal in signals.forever() {
+        let listeners = registry().listeners.clone();
+        if listeners.is_empty() && emulate_default_handler(signal).is_ok() {
+            continue;
+        }
+        let name = signal_name(signal);
+        tracing::info!(category = "lifecycle", signal = name, "shutdown_signal_received");
+        for listener in listeners {
+            listener.hear();
+        }
+    }
+}
+
+impl Listener {
+    fn hear(&self) {
+        let mut is_second = false;
+        self.count.send_modify(|count| {
+            *count += 1;
+            is_second = *count > 1;
+        });
+        if is_second {
+            self.emergency.leave();
+        }
+    }
+}
+
+fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
