@@ -286,7 +286,8 @@ const METRICS: Section = Section {
 };
 
 const LOGGING: Section = Section {
-    about: "Log lines. `DRAKKAR_LOG` or `RUST_LOG`, when set, replace `level` by a filter.",
+    about: "Log lines. `DRAKKAR_LOG` or `RUST_LOG`, when set, is a filter beside `level`, such as \
+            `hyper=debug`; a bare level in it wins.",
     fields: &[
         field(
             "level",

@@ -87,19 +87,19 @@ pub(crate) fn init(settings: &LogSettings, identity: LineIdentity) -> Result<Log
     Ok(LogGuard { queue: is_ours.then_some(queue) })
 }
 
+/// Makes the filter: the level of the settings, and what the environment says beside it. Of two
+/// directives for the same target the last one counts, so a bare level of the environment wins.
 fn filter(settings: &LogSettings) -> Result<EnvFilter, LogError> {
-    let Some(filter) = &settings.filter else {
-        let level = match settings.level {
-            LogLevel::Trace => LevelFilter::TRACE,
-            LogLevel::Debug => LevelFilter::DEBUG,
-            LogLevel::Info => LevelFilter::INFO,
-            LogLevel::Warn => LevelFilter::WARN,
-            LogLevel::Error => LevelFilter::ERROR,
-            LogLevel::Off => LevelFilter::OFF,
-        };
-        return Ok(EnvFilter::default().add_directive(level.into()));
+    let level = match settings.level {
+        LogLevel::Trace => LevelFilter::TRACE,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Off => LevelFilter::OFF,
     };
-    parse_filter(filter).map_err(LogError::Filter)
+    let beside = settings.filter.as_deref().unwrap_or_default();
+    parse_filter(&format!("{level},{beside}")).map_err(LogError::Filter)
 }
 
 /// Checks a filter of the environment.
@@ -141,6 +141,33 @@ mod tests {
         assert!(filter(&config.logging()).is_ok());
         let error = load("drakkar=loud").expect_err("not valid").to_string();
         assert!(error.contains("DRAKKAR_LOG: \"drakkar=loud\""), "{error}");
+    }
+
+    #[test]
+    fn a_filter_of_the_environment_works_beside_the_level() {
+        let check = |level: &str, variable: &str, expect: [bool; 4]| {
+            let text = format!("logging: {{level: '{level}'}}");
+            let variable = ("RUST_LOG".to_owned(), variable.to_owned());
+            let config = Config::from_yaml_str(&text, [variable.clone()]).expect("valid");
+            let filter = filter(&config.logging()).expect("valid");
+            let subscriber = tracing_subscriber::registry().with(filter);
+            let enabled = tracing::subscriber::with_default(subscriber, || {
+                [
+                    tracing::enabled!(target: "hyper", tracing::Level::DEBUG),
+                    tracing::enabled!(target: "other", tracing::Level::DEBUG),
+                    tracing::enabled!(target: "other", tracing::Level::INFO),
+                    tracing::enabled!(target: "other", tracing::Level::ERROR),
+                ]
+            });
+            assert_eq!(enabled, expect, "{level} and {variable:?}");
+        };
+        check("INFO", "", [false, false, true, true]);
+        check("INFO", "hyper=debug", [true, false, true, true]);
+        check("WARN", "hyper=debug", [true, false, false, true]);
+        check("INFO", "debug", [true, true, true, true]);
+        check("INFO", "error,hyper=debug", [true, false, false, true]);
+        check("INFO", "off", [false, false, false, false]);
+        check("OFF", "hyper=debug", [true, false, false, false]);
     }
 
     #[test]
