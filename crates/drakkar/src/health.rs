@@ -1,6 +1,6 @@
 //! Whether the worker lives and is ready, as its surroundings see it.
 
-use drakkar_api::{Clock, Event, Instant, Observer, PartitionId, SinkId};
+use drakkar_api::{Clock, Event, Instant, Observer, Offset, PartitionId, SinkId};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,8 +30,8 @@ struct State {
     /// How many partitions are ours.
     assigned: usize,
     failed: BTreeMap<PartitionId, String>,
-    /// Partitions with a dead letter that cannot be written, with the last one of which that was told.
-    held: BTreeMap<PartitionId, String>,
+    /// Dead letters that cannot be written at present, by partition and offset.
+    held: BTreeMap<PartitionId, BTreeMap<Offset, String>>,
 }
 
 /// What is known of a sink.
@@ -194,9 +194,15 @@ impl Health {
         checks.extend(state.failed.iter().map(|(partition, why)| {
             Check::required(format!("partition_{partition}"), format!("failed: {why}"), false)
         }));
-        checks.extend(state.held.iter().map(|(partition, why)| {
-            let state = format!("dead_letter_held: {why}");
-            Check::required(format!("partition_{partition}"), state, false)
+        checks.extend(state.held.iter().filter_map(|(partition, letters)| {
+            // The oldest one is what holds the partition.
+            let (offset, why) = letters.first_key_value()?;
+            let others = match letters.len() {
+                1 => String::new(),
+                count => format!(" (and {} more)", count - 1),
+            };
+            let state = format!("dead_letter_held: offset {offset}: {why}{others}");
+            Some(Check::required(format!("partition_{partition}"), state, false))
         }));
         checks
     }
@@ -221,11 +227,15 @@ impl Observer for Health {
                 self.lock().failed.remove(*partition);
             }
             Event::DeadLetterFailed { partition, offset, error, dropped: false } => {
-                let why = format!("offset {offset}: {error}");
-                self.lock().held.insert((*partition).clone(), why);
+                let mut state = self.lock();
+                let letters = state.held.entry((*partition).clone()).or_default();
+                letters.insert(*offset, error.to_string());
             }
-            Event::DeadLettered { partition, .. } => {
-                self.lock().held.remove(*partition);
+            Event::DeadLettered { partition, offset, .. }
+            | Event::DeadLetterFailed { partition, offset, dropped: true, .. } => {
+                if let Some(letters) = self.lock().held.get_mut(*partition) {
+                    letters.remove(offset);
+                }
             }
             Event::Assigned { partition }
             | Event::Revoked { partition, .. }
@@ -242,33 +252,44 @@ impl Observer for Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drakkar_api::{Offset, SinkError, SinkErrorKind};
+    use drakkar_api::{SinkError, SinkErrorKind};
     use drakkar_testkit::TokioClock;
 
     // Promise: DL-4, FT-1
     #[test]
-    fn a_dead_letter_that_is_held_shows_until_one_is_written() {
+    fn a_dead_letter_that_is_held_shows_until_it_is_written() {
         let clock = Arc::new(TokioClock::new());
         let health = Health::new(clock, Duration::from_secs(30), Box::new(|| true));
         health.observe(&Event::Polled);
         assert_eq!(health.reasons(), Vec::<String>::new());
         let partition = PartitionId::new("in", 3);
         let error = SinkError::permanent(SinkErrorKind::NoTarget, "no such topic");
-        let (offset, partition) = (Offset::new(7), &partition);
-        let failed =
-            |dropped| Event::DeadLetterFailed { partition, offset, error: &error, dropped };
-        health.observe(&failed(true));
+        let partition = &partition;
+        let failed = |offset, dropped| {
+            let offset = Offset::new(offset);
+            health.observe(&Event::DeadLetterFailed { partition, offset, error: &error, dropped });
+        };
+        let written = |offset| {
+            health.observe(&Event::DeadLettered {
+                partition,
+                offset: Offset::new(offset),
+                kind: "message",
+                error_kind: "timeout",
+                error: "too late",
+            });
+        };
+        failed(7, true);
         assert_eq!(health.reasons(), Vec::<String>::new(), "it was dropped, as was asked");
-        health.observe(&failed(false));
-        let reasons = health.reasons();
-        assert_eq!(reasons, ["partition_in:3_dead_letter_held: offset 7: no such topic"]);
-        health.observe(&Event::DeadLettered {
-            partition,
-            offset,
-            kind: "message",
-            error_kind: "timeout",
-            error: "too late",
-        });
+        failed(8, false);
+        failed(7, false);
+        failed(7, false);
+        let reason = |text: &str| vec![format!("partition_in:3_dead_letter_held: {text}")];
+        assert_eq!(health.reasons(), reason("offset 7: no such topic (and 1 more)"));
+        written(9);
+        assert_eq!(health.reasons(), reason("offset 7: no such topic (and 1 more)"));
+        written(7);
+        assert_eq!(health.reasons(), reason("offset 8: no such topic"));
+        written(8);
         assert_eq!(health.reasons(), Vec::<String>::new());
     }
 }
