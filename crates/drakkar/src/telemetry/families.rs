@@ -168,7 +168,7 @@ pub(super) const FAMILIES: &[Family] = &[
         Gauge,
         &["partition"],
         Page,
-        "Messages taken and not yet committed. Goes when the partition goes.",
+        "Messages in windows that are not finished. Goes when the partition goes.",
     ),
     family(
         CONSUMER_LAG,

@@ -4,6 +4,7 @@
 //! whole worker with it, so these are kept and rendered here.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -13,7 +14,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// so that a series never comes back by itself.
 #[derive(Debug, Default)]
 pub(super) struct Partitions {
-    series: RwLock<BTreeMap<i32, Arc<PartitionSeries>>>,
+    assigned: RwLock<BTreeMap<i32, Assigned>>,
+}
+
+/// One assigned partition. When a topic is made anew its next assignment begins before the end of
+/// the last one is heard of.
+#[derive(Debug, Default)]
+struct Assigned {
+    assignments: usize,
+    series: Arc<PartitionSeries>,
 }
 
 /// The series of one partition.
@@ -28,32 +37,40 @@ pub(super) struct PartitionSeries {
 impl Partitions {
     /// Begins new series at 0.
     pub(super) fn begin(&self, partition: i32) {
-        let mut series = self.series.write().unwrap_or_else(PoisonError::into_inner);
-        series.insert(partition, Arc::default());
+        let mut assigned = self.assigned.write().unwrap_or_else(PoisonError::into_inner);
+        let entry = assigned.entry(partition).or_default();
+        entry.assignments += 1;
+        entry.series = Arc::default();
     }
 
-    /// Removes the series.
+    /// Removes the series, unless another assignment of the partition has begun.
     pub(super) fn end(&self, partition: i32) {
-        self.series.write().unwrap_or_else(PoisonError::into_inner).remove(&partition);
+        let mut assigned = self.assigned.write().unwrap_or_else(PoisonError::into_inner);
+        let Entry::Occupied(mut entry) = assigned.entry(partition) else { return };
+        entry.get_mut().assignments -= 1;
+        if entry.get().assignments == 0 {
+            entry.remove();
+        }
     }
 
     /// Changes the series of a partition, if it is assigned.
     pub(super) fn update(&self, partition: i32, change: impl FnOnce(&PartitionSeries)) {
-        let series = self.series.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(series) = series.get(&partition) {
-            change(series);
+        let assigned = self.assigned.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = assigned.get(&partition) {
+            change(&entry.series);
         }
     }
 
     /// Returns the present values.
     pub(super) fn snapshot(&self) -> BTreeMap<i32, Arc<PartitionSeries>> {
-        self.series.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let assigned = self.assigned.read().unwrap_or_else(PoisonError::into_inner);
+        assigned.iter().map(|(&partition, entry)| (partition, Arc::clone(&entry.series))).collect()
     }
 
     /// Returns how many messages wait for a window, and how many were ever consumed.
     pub(super) fn totals(&self) -> (u64, u64) {
-        let series = self.series.read().unwrap_or_else(PoisonError::into_inner);
-        series.values().fold((0, 0), |(queued, consumed), series| {
+        let assigned = self.assigned.read().unwrap_or_else(PoisonError::into_inner);
+        assigned.values().fold((0, 0), |(queued, consumed), Assigned { series, .. }| {
             (queued + series.queued.load(Relaxed), consumed + series.consumed.load(Relaxed))
         })
     }

@@ -316,6 +316,13 @@ fn series_of_a_partition_go_and_stay_away() {
     assert!(!world.page().contains("partition=\"3\""));
     world.observe(&Event::Assigned { partition });
     world.expect("drakkar_messages_consumed_total{partition=\"3\"} 0");
+    // A topic was made anew: the new assignment is told before the end of the old one.
+    world.observe(&Event::Assigned { partition });
+    world.observe(&Event::Lost { partition });
+    world.observe(&Event::Consumed { partition, messages: 7 });
+    world.expect("drakkar_messages_consumed_total{partition=\"3\"} 7");
+    world.observe(&Event::Lost { partition });
+    assert!(!world.page().contains("partition=\"3\""));
 }
 
 #[test]
