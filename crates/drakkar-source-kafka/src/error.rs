@@ -31,8 +31,8 @@ pub(crate) fn trouble(error: &KafkaError, reason: &str) -> SourceError {
 
 /// Explains a commit that failed.
 ///
-/// `Fenced` only where the assignment is over, since the engine then gives it up: while partitions
-/// move, a commit may carry the generation of just before though the partition stays.
+/// `Fenced` only where the assignment is over, since a drain then waits for no other commit: while
+/// partitions move, a commit may carry the generation of just before though the partition stays.
 pub(crate) fn commit(error: &KafkaError, standing: Standing) -> SourceError {
     let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
     let kind = match (code, standing) {

@@ -193,7 +193,8 @@ impl SourceContext {
         let Some(newest) = partition.newest.take() else { return };
         let text = format!(
             "the offsets of \"{}\" went back from {newest} to {next}: the topic was made anew or cut \
-             off; messages from {next} on count as new ones",
+             off; messages from {next} on count as new ones, and what is unfinished of the earlier \
+             ones is given up",
             partition.id
         );
         self.report(SourceError::new(SourceErrorKind::Topic, text));
