@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: the whole gate, the same here and on the server.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,8 @@ Runs every check in order and stops at the first that fails.
 Usage: cargo xtask ci [--keep-going] [--skip <step>]..
 
 Steps:
-  fmt, tidy, clippy, features, deny, advisories, rustdoc, test, quickstart, services, integration
+  fmt, tidy, clippy, features, deny, advisories, rustdoc, test, quickstart, examples, services,
+  integration
 
 Options:
   --keep-going   Go on after a failure
@@ -47,7 +48,7 @@ impl From<Lint> for Verdict {
     }
 }
 
-static STEPS: [Step; 11] = [
+static STEPS: [Step; 12] = [
     Step { name: "fmt", run: |_| cargo(&["fmt", "--all", "--check"]) },
     Step { name: "tidy", run: |gate| gate.xtask(&["tidy"]) },
     Step {
@@ -60,6 +61,7 @@ static STEPS: [Step; 11] = [
     Step { name: "rustdoc", run: |_| rustdoc() },
     Step { name: "test", run: |_| cargo(&["test", "--workspace"]) },
     Step { name: "quickstart", run: |_| quickstart() },
+    Step { name: "examples", run: |_| examples() },
     Step { name: "services", run: |_| Ok(lint_and_tell()?.into()) },
     Step { name: "integration", run: |gate| gate.xtask(&["integration"]) },
 ];
@@ -166,6 +168,27 @@ fn quickstart() -> Result<Verdict> {
     verdict
 }
 
+/// Each crate that is useful alone shows it with an example.
+fn examples() -> Result<Verdict> {
+    let here = workspace::target()?.join(format!("examples-{}", std::process::id()));
+    fs::create_dir_all(&here).with_context(|| format!("failed to create {}", here.display()))?;
+    let lines = here.join("lines.txt");
+    fs::write(&lines, "one\ntwo words\n\nand three words\n")
+        .with_context(|| format!("failed to write {}", lines.display()))?;
+    let run = |package: &str, example: &str, argument: &Path| -> Result<Verdict> {
+        let mut command = cargo::command(&["run", "--package", package, "--example", example])?;
+        passes(command.arg("--").arg(argument))
+    };
+    run("drakkar-exec", "checksums", &here)?;
+    run("drakkar-core", "lines", &lines)?;
+    let position = here.join("lines.txt.position");
+    let committed = fs::read_to_string(&position)
+        .with_context(|| format!("the example has left no {}", position.display()))?;
+    anyhow::ensure!(committed == "4", "the example has committed {committed}, not 4");
+    fs::remove_dir_all(&here).with_context(|| format!("failed to remove {}", here.display()))?;
+    Ok(Verdict::Passed)
+}
+
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
@@ -231,7 +254,8 @@ mod tests {
     #[test]
     fn the_help_lists_the_steps_in_order() {
         let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
-        assert!(HELP.contains(&format!("Steps:\n  {}\n", names.join(", "))));
+        let help = HELP.replace(",\n  ", ", ");
+        assert!(help.contains(&format!("Steps:\n  {}\n", names.join(", "))));
     }
 
     #[test]
