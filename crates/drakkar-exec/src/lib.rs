@@ -36,8 +36,8 @@
 //!   rest is read, counted and dropped, so that no task is stopped by a full pipe.
 //! - **Waiting is fair.** Among equal priorities the owners take turns. How many runs wait is the
 //!   submitter's to bound; the pool refuses none.
-//! - **Starting a task does not depend on the size of this process.** Children are started by
-//!   `posix_spawn`, never by a fork, and a test would notice.
+//! - **Starting a task does not depend on the size of this process.** Children borrow its
+//!   memory until their programs are loaded; nothing is forked, and a test would notice.
 //! - **Nothing is inherited by accident:** neither secrets in the environment (`env_inherit_deny`),
 //!   nor descriptors, nor standard input (a task without one reads `/dev/null`), nor the ignored
 //!   SIGPIPE that Rust programs have.
@@ -83,6 +83,7 @@ mod course;
 mod output;
 mod signal;
 mod spawn;
+mod vfork;
 mod wait4;
 
 mod environment;

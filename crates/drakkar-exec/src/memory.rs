@@ -1,7 +1,7 @@
 //! Peak memory of children: a right number or none.
 //!
 //! `ru_maxrss`, which comes with the exit status for nothing, does not start at zero. The child
-//! begins its life in the worker's own memory (that is what makes `posix_spawn` fast), and the
+//! begins its life in the worker's own memory (that is what makes its start cheap), and the
 //! kernel carries the worker's peak over. So the figure is the greater of the two, and it is the
 //! child's only if it is clearly above the worker's own peak. This is the case that matters: a
 //! child that needs less than the worker endangers nothing.

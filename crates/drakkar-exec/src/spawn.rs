@@ -1,17 +1,16 @@
-//! Starts programs, by `posix_spawn` and nothing else.
+//! Starts programs: makes the pipes, and loads the program in a child that borrows this process's
+//! memory until then ([`vfork`]).
 //!
-//! The child of `posix_spawn` borrows this process's memory until its program is loaded, instead of
-//! copying the page tables of a worker that may be gigabytes large. The standard library's `Command`
-//! takes this way too, but leaves it for a fork without a word when one of several settings is
-//! used; and it builds the environment anew for each child, which here cost a third of all that
-//! this process does for a short task. So the call is made directly.
+//! Borrowing it is what keeps a start cheap: a fork copies the page tables of a worker that may be
+//! gigabytes large. The standard library's `Command` borrows too, but leaves that for a fork without a
+//! word when one of several settings is used; and it builds the environment anew for each child, which
+//! here cost a third of all that this process does for a short task.
 //!
 //! A child starts with nothing of ours but three standard streams: every other descriptor of this
 //! process is close-on-exec, no signal is blocked, and all have their default action, in particular
 //! SIGPIPE, which Rust programs ignore.
 
-use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::signal::SigSet;
+use crate::vfork;
 use rustix::fs::{CWD, Mode, OFlags, fcntl_setfl, openat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -69,42 +68,11 @@ impl Launch<'_> {
         let (stderr, errors) = pipe()?;
         let (output, errors) = (theirs(output)?, theirs(errors)?);
         let (stdout, stderr) = (ours(stdout)?, ours(stderr)?);
-        let pid = self.call([input.as_fd(), output.as_fd(), errors.as_fd()])?;
+        let streams = [input.as_fd(), output.as_fd(), errors.as_fd()];
+        let pid = vfork::spawn(self.program, self.args, self.env, streams)?;
         // The child's ends are closed here: only so do the pipes end when the child does.
         Ok(Spawned { pid, stdin, stdout, stderr })
     }
-
-    fn call(&self, streams: [BorrowedFd<'_>; 3]) -> Result<Pid, Errno> {
-        let spawned = attributes().and_then(|attributes| {
-            let actions = actions(streams)?;
-            posix_spawn(self.program, &actions, &attributes, self.args, self.env)
-        });
-        let pid = spawned.map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
-        Ok(Pid::from_raw(pid.as_raw()).expect("no child has the number 0"))
-    }
-}
-
-/// What becomes of the descriptors: these become the standard streams.
-fn actions(streams: [BorrowedFd<'_>; 3]) -> nix::Result<PosixSpawnFileActions> {
-    let mut actions = PosixSpawnFileActions::init()?;
-    for (number, stream) in (0..).zip(streams) {
-        actions.add_dup2(stream.as_raw_fd(), number)?;
-    }
-    Ok(actions)
-}
-
-/// A process group of its own and no trace of our signal handling.
-fn attributes() -> nix::Result<PosixSpawnAttr> {
-    let mut attributes = PosixSpawnAttr::init()?;
-    attributes.set_flags(
-        PosixSpawnFlags::POSIX_SPAWN_SETPGROUP
-            | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF
-            | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK,
-    )?;
-    attributes.set_pgroup(nix::unistd::Pid::from_raw(0))?;
-    attributes.set_sigdefault(&SigSet::all())?;
-    attributes.set_sigmask(&SigSet::empty())?;
-    Ok(attributes)
 }
 
 /// Makes a pipe: the end to read from and the end to write to.

@@ -8,6 +8,7 @@
 use drakkar_api::{Executor, Task};
 use drakkar_exec::{PoolSection, ProcessPool};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 const TASKS: usize = 3000;
@@ -51,6 +52,12 @@ fn thousands_of_tasks_leave_nothing_behind() {
     counted.wait().expect("it ends");
     assert_eq!(children().len(), 0);
 
+    // Found, and executable, but what is to run it is not there: the kernel refuses to load it.
+    let folder = tempfile::tempdir().expect("a folder");
+    let refused = folder.path().join("refused");
+    fs::write(&refused, "#!/no/such/interpreter\n").expect("written");
+    fs::set_permissions(&refused, fs::Permissions::from_mode(0o755)).expect("it is ours");
+
     let descriptors_before = descriptors();
     let section = PoolSection { max_executors: 4, ..PoolSection::default() };
     let pool = ProcessPool::start(section.validate().expect("valid")).expect("it starts");
@@ -62,6 +69,7 @@ fn thousands_of_tasks_leave_nothing_behind() {
         1 => Task::default().binary("/no/such/program"),
         2 => Task::default().binary("/bin/sh").args(["-c", "sleep 1000 & echo $!"]),
         3 => Task::default().binary("sleep").arg("1000").timeout(Duration::ZERO),
+        5 => Task::default().binary(&refused),
         _ => Task::default().binary("/bin/true"),
     };
     // Those that have to wait for a drain are few, so that the test is quick.

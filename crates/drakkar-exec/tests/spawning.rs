@@ -13,8 +13,8 @@ const PAGE: usize = 4096;
 /// Writes to every page and returns how many page faults that took.
 ///
 /// After a fork the kernel has made all pages read-only, to share them with the child until one of
-/// the two writes; so each write to one faults, also when the child is long gone. After
-/// `posix_spawn`, whose child borrows the memory instead of copying it, none does.
+/// the two writes; so each write to one faults, also when the child is long gone. After a child that
+/// only borrowed the memory none does.
 fn faults_of_touching(heap: &mut [u8]) -> u64 {
     let before = minor_faults();
     heap.iter_mut().step_by(PAGE).for_each(|byte| *byte = byte.wrapping_add(1));
