@@ -20,7 +20,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The exit code after a second signal.
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
@@ -50,8 +50,11 @@ pub(crate) fn report(result: Result<(), Error>) -> ExitCode {
 
 /// Ends the process if it has not ended by itself until then.
 fn end_within(limit: Duration, code: u8) {
+    let until = Instant::now() + limit;
     let end = move || {
-        thread::sleep(limit);
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            thread::park_timeout(left);
+        }
         tell(format_args!("a thread does not end and is left behind"));
         std::process::exit(code.into())
     };

@@ -150,7 +150,6 @@ fn a_start_that_fails_ends_the_process_though_a_thread_is_blocked() {
     assert_eq!(status.code(), Some(3));
 }
 
-// Promise: FT-2
 fn a_second_signal_is_heard_though_a_hook_blocks_the_runtime() {
     for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM)] {
         let mut world = World::start("worker", "blocks-the-runtime");
