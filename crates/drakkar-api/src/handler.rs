@@ -234,7 +234,8 @@ impl Priority {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum ErrorAction {
-    /// What the settings say: by default the message is dead-lettered once its tasks are settled.
+    /// What `executor.on_failure` says for this kind of ending: by default the message is
+    /// dead-lettered once its tasks are settled.
     #[default]
     Policy,
     /// Run the task again at once; when `executor.max_retries` is used up, as [`Self::Policy`].

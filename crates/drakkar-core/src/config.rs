@@ -6,6 +6,7 @@
 
 use crate::backpressure::Thresholds;
 use crate::commit::CommitPolicy;
+use crate::failure::{self, FailurePolicies, RawOnFailure};
 use crate::retry::Backoff;
 use drakkar_api::{Field, Kind, Problems, Section};
 use serde::Deserialize;
@@ -27,6 +28,12 @@ pub const EXECUTOR_FIELDS: &[Field] = &[
         default: Some("3"),
         about: "How many `Retry` answers of `on_error` are honoured for each task; then the failure \
                 policy decides.",
+    },
+    Field {
+        name: "on_failure",
+        kind: Kind::Section(&failure::SECTION),
+        default: Some("{}"),
+        about: "",
     },
     Field {
         name: "drain_timeout_seconds",
@@ -166,6 +173,8 @@ pub struct RawExecutor {
     #[expect(missing_docs, reason = "the table above documents every setting")]
     pub max_retries: u32,
     #[expect(missing_docs, reason = "the table above documents every setting")]
+    pub on_failure: RawOnFailure,
+    #[expect(missing_docs, reason = "the table above documents every setting")]
     pub drain_timeout_seconds: u64,
     #[expect(missing_docs, reason = "the table above documents every setting")]
     pub backpressure_high_multiplier: usize,
@@ -186,6 +195,7 @@ impl Default for RawExecutor {
         Self {
             window_size: 100,
             max_retries: 3,
+            on_failure: RawOnFailure::default(),
             drain_timeout_seconds: 30,
             backpressure_high_multiplier: 32,
             backpressure_low_multiplier: 4,
@@ -288,6 +298,8 @@ pub struct EngineConfig {
     pub window_size: usize,
     /// Retries of a failed task.
     pub task_retries_max: u32,
+    /// What follows a failure, by how the task or the hook ended.
+    pub on_failure: FailurePolicies,
     /// The deadline of a drain.
     pub drain_timeout: Duration,
     /// When the flow of all partitions closes and opens, by count.
@@ -376,12 +388,14 @@ impl EngineConfig {
                 ),
             );
         }
+        let on_failure = FailurePolicies::new(&executor.on_failure, &mut problems);
         let pause_at = slots.saturating_mul(high).max(1);
         let buffer_messages =
             kafka.buffer_messages.unwrap_or_else(|| poll_records.max(2 * executor.window_size));
         problems.into_result(Self {
             window_size: executor.window_size,
             task_retries_max: executor.max_retries,
+            on_failure,
             drain_timeout: Duration::from_secs(executor.drain_timeout_seconds),
             load_count: Thresholds {
                 pause_at,

@@ -309,6 +309,7 @@ impl Driver {
                     offset,
                     metadata: String::new(),
                 }),
+                Effect::Stop(reason) => self.shared.stop(reason),
                 Effect::Over { clean } => return Some(End::Drained { clean }),
             }
         }

@@ -38,6 +38,14 @@ const SOURCE_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long hooks of the whole worker, such as `on_revoke`, may take once everything is drained.
 const WORKER_HOOKS_GRACE: Duration = Duration::from_secs(5);
 
+/// Why a running engine ends.
+enum Cause {
+    SourceEnded(Result<Result<(), SourceError>, ReplyDropped>),
+    /// A failure after which the worker is to stop.
+    Stopped(String),
+    Asked,
+}
+
 /// Ready when the source has ended.
 type SourceEnd = ReplyReceiver<Result<(), SourceError>>;
 
@@ -77,6 +85,8 @@ impl<H> std::fmt::Debug for EngineParts<H> {
 pub struct Engine {
     shared: Arc<Shared>,
     polled: Arc<Mutex<Option<Instant>>>,
+    /// Ready when a failure is to end the engine.
+    stopped: ReplyReceiver<String>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -155,7 +165,9 @@ impl Engine {
         let dead_letters = lane(&dead_letters, letters, !config.seed);
         let router = Router::new(sinks.iter().map(|sink| sink.id().clone()).collect());
         let context = Context::new(Arc::new(worker), Arc::new(clients), ContextScope::default());
+        let (stop, stopped) = Reply::channel();
         let shared = Arc::new(Shared::new(SharedParts {
+            stop,
             hooks: HookPresence::of::<H>(),
             handler,
             source,
@@ -169,7 +181,7 @@ impl Engine {
             dead_letters,
             partitions,
         }));
-        let engine = Self { shared, polled: Arc::default() };
+        let engine = Self { shared, polled: Arc::default(), stopped };
         let span = worker_span(Hook::OnReady, &[]);
         let ready = Arc::clone(&engine.shared.handler).on_ready(engine.shared.context.clone());
         let ready = tokio::select! {
@@ -205,7 +217,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When the source cannot start, or ends by itself; everything is closed then too.
+    /// When the source cannot start, or ends by itself, or a failure is to stop the worker;
+    /// everything is closed then too.
     pub async fn run(
         self,
         begin: impl Future<Output = ()>,
@@ -252,23 +265,30 @@ impl Engine {
     }
 
     async fn run_started(
-        self,
+        mut self,
         mut on_ended: SourceEnd,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), EngineError> {
-        let ended = tokio::select! {
+        let cause = tokio::select! {
             // An end of the source first: there is nothing left to shut down then.
             biased;
-            ended = &mut on_ended => Some(ended),
-            () = shutdown => None,
+            ended = &mut on_ended => Cause::SourceEnded(ended),
+            Ok(reason) = &mut self.stopped => Cause::Stopped(reason),
+            () = shutdown => Cause::Asked,
         };
-        let result = match ended {
-            Some(ended) => self.lose_all(ended).await,
-            None => self.drain_and_leave(on_ended).await,
+        let result = match cause {
+            Cause::SourceEnded(ended) => self.lose_all(ended).await.map_err(source_ended),
+            Cause::Asked => self.drain_and_leave(on_ended).await.map_err(source_ended),
+            Cause::Stopped(reason) => {
+                if let Err(error) = self.drain_and_leave(on_ended).await {
+                    tracing::error!(category = "kafka", %error, "source_ended");
+                }
+                Err(EngineError::new(EngineErrorKind::Stopped(reason)))
+            }
         };
         self.shared.end_worker_hooks(WORKER_HOOKS_GRACE).await;
         self.close_parts().await;
-        result.map_err(|error| EngineError::new(EngineErrorKind::SourceEnded(error)))
+        result
     }
 
     async fn drain_and_leave(&self, mut on_ended: SourceEnd) -> Result<(), SourceError> {
@@ -441,6 +461,10 @@ async fn connect_all(
         join_all(connected.iter().map(close_sink)).await;
     }
     result
+}
+
+fn source_ended(error: SourceError) -> EngineError {
+    EngineError::new(EngineErrorKind::SourceEnded(error))
 }
 
 async fn close_sink(sink: &AnySink) {

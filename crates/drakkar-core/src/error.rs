@@ -30,6 +30,9 @@ pub enum EngineErrorKind {
     Source(SourceError),
     /// The source ended by itself.
     SourceEnded(SourceError),
+    /// A failure is one of those at which `executor.on_failure` has the worker stop: which one, and
+    /// where.
+    Stopped(String),
 }
 
 impl EngineError {
@@ -54,6 +57,7 @@ impl fmt::Display for EngineError {
             EngineErrorKind::OnReady(error) => write!(f, "on_ready failed: {error}"),
             EngineErrorKind::Source(_) => f.write_str("failed to start the source"),
             EngineErrorKind::SourceEnded(_) => f.write_str("the source ended by itself"),
+            EngineErrorKind::Stopped(reason) => f.write_str(reason),
         }
     }
 }

@@ -18,6 +18,7 @@ mod watermark;
 mod backpressure;
 mod commit;
 mod delivery;
+mod failure;
 mod hooks;
 mod pace;
 mod periodic;
@@ -40,6 +41,7 @@ pub use config::{
 pub use engine::{Engine, EngineParts, EngineStatus};
 pub use erased::AnySink;
 pub use error::{EngineError, EngineErrorKind};
+pub use failure::{FailureAction, FailurePolicies, FailurePolicy, RawOnFailure, RawPolicy};
 pub use periodic::{PeriodicErrorPolicy, PeriodicTask, ZeroInterval};
 pub use retry::Backoff;
 pub use watermark::{OutOfOrder, Token, Watermark};

@@ -19,6 +19,7 @@
 mod arrange;
 mod drain;
 mod effect;
+mod failure;
 mod message;
 mod output;
 mod stall;
@@ -44,9 +45,9 @@ use drakkar_api::{
     SourceErrorKind, SourceMessage, WindowId, WrittenHooks,
 };
 use message::MessageState;
-use output::{Group, LetterState};
+use output::{Group, LetterState, Owner};
 use stall::Progress;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use task::{TaskKey, TaskState};
 use window::WindowState;
@@ -95,6 +96,8 @@ pub(crate) struct Partition {
     sets: BTreeMap<u64, usize>,
     groups: BTreeMap<u64, Group>,
     letters: BTreeMap<u64, LetterState>,
+    /// Messages of which a failure stopped the worker.
+    halted: BTreeSet<Offset>,
     keys_drawn: u64,
     timers: BTreeMap<(Instant, u64), Timer>,
 
@@ -125,6 +128,7 @@ pub(crate) struct HookPresence {
 enum Timer {
     Arrange(WindowId),
     Attempt(TaskKey),
+    Hook(Owner),
 }
 
 impl HookPresence {
@@ -177,6 +181,7 @@ impl Partition {
             sets: BTreeMap::new(),
             groups: BTreeMap::new(),
             letters: BTreeMap::new(),
+            halted: BTreeSet::new(),
             keys_drawn: 0,
             timers: BTreeMap::new(),
             busy_messages: 0,
@@ -335,6 +340,7 @@ impl Partition {
             match entry.remove() {
                 Timer::Arrange(window) => self.arrange_again(window),
                 Timer::Attempt(task) => self.start_attempt(task),
+                Timer::Hook(owner) => self.call_hook_again(owner),
             }
         }
     }

@@ -8,7 +8,9 @@ use crate::driver::Mail;
 use crate::erased::DynHandler;
 use crate::inbox::Inbox;
 use crate::partition::{HookPresence, Input};
-use drakkar_api::{Clock, Context, Epoch, Event, Executor, Flow, Observer, PartitionId, Source};
+use drakkar_api::{
+    Clock, Context, Epoch, Event, Executor, Flow, Observer, PartitionId, Reply, Source,
+};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -133,6 +135,8 @@ pub(crate) struct Shared {
     /// The running hooks of the whole worker.
     worker_hooks: Mutex<JoinSet<()>>,
     closing: AtomicBool,
+    /// Ends the engine; taken by the first failure that is to stop it.
+    stop: Mutex<Option<Reply<String>>>,
     /// Whether no window is formed, because of bytes.
     windows_closed: AtomicBool,
 }
@@ -151,6 +155,7 @@ pub(crate) struct SharedParts {
     pub(crate) lanes: Vec<LaneHandle>,
     pub(crate) dead_letters: LaneHandle,
     pub(crate) partitions: Arc<Partitions>,
+    pub(crate) stop: Reply<String>,
 }
 
 impl Shared {
@@ -174,6 +179,7 @@ impl Shared {
             hooks: Mutex::new(parts.hooks),
             worker_hooks: Mutex::default(),
             closing: AtomicBool::new(false),
+            stop: Mutex::new(Some(parts.stop)),
             windows_closed: AtomicBool::new(false),
         }
     }
@@ -241,6 +247,14 @@ impl Shared {
         self.closing.store(true, Ordering::SeqCst);
         self.source.set_flow(Flow::Closed);
         drop(told);
+    }
+
+    /// Has the engine end because of a failure.
+    pub(crate) fn stop(&self, reason: String) {
+        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(stop) = stop {
+            stop.send(reason);
+        }
     }
 
     pub(crate) fn is_closing(&self) -> bool {

@@ -56,7 +56,7 @@ impl Error {
     }
 
     /// Returns the exit code of the documented table: 2 for the configuration, 3 for a start that
-    /// failed, 4 for a pipeline that ended by itself.
+    /// failed, 4 for a pipeline that ended by itself, 5 for one that a failure stopped.
     pub fn exit_code(&self) -> u8 {
         match &self.kind {
             ErrorKind::Config(_) => 2,
@@ -69,6 +69,7 @@ impl Error {
 fn exit_code_of_engine(kind: &EngineErrorKind) -> u8 {
     match kind {
         EngineErrorKind::SourceEnded(_) => 4,
+        EngineErrorKind::Stopped(_) => 5,
         _ => 3,
     }
 }

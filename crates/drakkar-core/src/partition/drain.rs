@@ -215,14 +215,18 @@ impl Partition {
     pub(super) fn finish_drain(&mut self) {
         match self.drain {
             Drain::Active { frontier, cause, commit_failed } => {
-                let unfinished = self.messages.keys().next().is_some_and(|&o| Some(o) <= frontier);
+                let mut up_to_it =
+                    self.messages.iter().take_while(|&(&offset, _)| Some(offset) <= frontier);
+                let unfinished =
+                    up_to_it.any(|(&offset, message)| !self.is_halted(offset, message));
                 if unfinished || self.waiting_runs > 0 {
                     return;
                 }
                 let settled = self.commit.is_settled(self.watermark.position());
                 let is_lost = commit_failed && cause == DrainCause::Revoke;
                 if settled || (is_lost && !self.commit.is_in_flight()) {
-                    self.over(settled);
+                    self.leave_halted(frontier);
+                    self.over(settled && self.halted.is_empty());
                 }
             }
             Drain::Expired { commit_failed } => {
@@ -300,6 +304,16 @@ impl Partition {
         self.waiting_runs = 0;
         self.busy_messages = 0;
         self.held_bytes = 0;
+    }
+
+    /// What is up to the frontier and unfinished had started.
+    fn leave_halted(&mut self, frontier: Option<Offset>) {
+        let started = self.messages.keys().filter(|&&offset| Some(offset) <= frontier);
+        let started: Vec<_> = started.copied().collect();
+        for offset in started {
+            self.messages.remove(&offset);
+            self.leave(offset, Settlement::Abandoned);
+        }
     }
 
     fn over(&mut self, clean: bool) {

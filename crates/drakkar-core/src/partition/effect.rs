@@ -72,6 +72,8 @@ pub(crate) enum Effect {
     Settle(Offset, Settlement),
     /// Commit.
     Commit(CommitOffset),
+    /// The worker is to end, because of this.
+    Stop(String),
     /// The partition is over; nothing comes after this.
     Over { clean: bool },
 }

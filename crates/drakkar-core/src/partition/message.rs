@@ -1,7 +1,7 @@
 //! Messages: settled when their tasks are, finished when everything they produced is.
 
 use super::effect::{Effect, HookCall, Letter, LetterContent};
-use super::output::LetterOwner;
+use super::output::{LetterOwner, Owner};
 use super::window::WindowPhase;
 use super::{HookFailure, Partition};
 use crate::erased::{AnyGroup, AnyMessage};
@@ -26,11 +26,13 @@ pub(super) struct MessageState {
     /// How many tasks were ever scheduled for it.
     pub(super) tasks_total: u32,
     history: History,
+    /// How often `on_message_complete` has failed.
+    pub(super) hook_failures: u32,
     end: MessageEnd,
 }
 
 /// What became of a message's tasks; kept only for `on_message_complete`.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct History {
     tasks: Vec<Arc<Task>>,
     results: Vec<Arc<TaskOutput>>,
@@ -77,6 +79,14 @@ pub(super) struct Cause {
 impl Fate {
     pub(super) fn is_dead_letter(&self) -> bool {
         matches!(self, Self::DeadLetter(_))
+    }
+
+    /// Returns why a message goes to the dead letters; empty if it does not.
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            Self::DeadLetter(cause) => &cause.error,
+            Self::Normal | Self::Skipped => "",
+        }
     }
 
     pub(super) fn from_hook(failure: &HookFailure) -> Self {
@@ -137,6 +147,7 @@ impl MessageState {
             open_tasks: 0,
             tasks_total: 0,
             history: History::default(),
+            hook_failures: 0,
             end: MessageEnd::Completed,
         }
     }
@@ -228,14 +239,30 @@ impl Partition {
         if self.hooks.message_missing {
             return self.message_outputs_done(offset);
         }
-        let history = &mut message.history;
-        let group = AnyGroup {
-            message: typed,
-            tasks: std::mem::take(&mut history.tasks),
-            results: std::mem::take(&mut history.results),
-            errors: std::mem::take(&mut history.errors),
-            elapsed: self.now - message.formed_at,
+        self.call_message_hook(offset, typed);
+    }
+
+    /// Calls `on_message_complete` once more.
+    pub(super) fn call_message_hook_again(&mut self, offset: Offset) {
+        let typed = self.messages.get(&offset).and_then(|message| message.typed.clone());
+        if let Some(typed) = typed {
+            self.call_message_hook(offset, typed);
+        }
+    }
+
+    fn call_message_hook(&mut self, offset: Offset, typed: AnyMessage) {
+        let message = self.messages.get_mut(&offset).expect("the caller found it");
+        let is_last = message.hook_failures + 1 >= self.config.on_failure.hook_error.attempts_max;
+        // Its bytes count until the message is done.
+        let History { tasks, results, errors, .. } = match is_last {
+            true => {
+                let bytes = message.history.bytes;
+                std::mem::replace(&mut message.history, History { bytes, ..History::default() })
+            }
+            false => message.history.clone(),
         };
+        let elapsed = self.now - message.formed_at;
+        let group = AnyGroup { message: typed, tasks, results, errors, elapsed };
         let window = message.window;
         self.effects.push(Effect::Hook(HookCall::MessageComplete { offset, window, group }));
     }
@@ -250,10 +277,7 @@ impl Partition {
                 self.message_outputs_done(offset);
             }
             Ok(outputs) => self.deliver_message_outputs(offset, outputs),
-            Err(failure) => {
-                self.doom(offset, Fate::from_hook(&failure));
-                self.message_outputs_done(offset);
-            }
+            Err(failure) => self.on_hook_failed(Owner::Message(offset), &failure),
         }
     }
 

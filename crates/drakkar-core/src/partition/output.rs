@@ -380,7 +380,12 @@ impl Partition {
     }
 
     pub(super) fn owner_offsets(&self, group: u64) -> Vec<Offset> {
-        match self.owner(group) {
+        self.offsets_of(self.owner(group))
+    }
+
+    /// Returns the messages that outputs belong to; never none.
+    pub(super) fn offsets_of(&self, owner: Owner) -> Vec<Offset> {
+        match owner {
             Owner::Task(key) => self.tasks[&key].offsets.to_vec(),
             Owner::Message(offset) => vec![offset],
             Owner::Window(id) => self.windows[&id].messages.clone(),

@@ -169,6 +169,7 @@ impl Partition {
                 return format!("task {id}: {}", self.outputs_wait_for(Owner::Task(key)));
             }
             TaskPhase::Killed => "was ended by the executor",
+            TaskPhase::Halted => "failed, and the worker stops (executor.on_failure)",
         };
         format!("task {id} {what}")
     }

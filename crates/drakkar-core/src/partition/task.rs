@@ -2,7 +2,9 @@
 
 use super::effect::{Effect, HookCall, RunRequest};
 use super::message::{Fate, MessageState, TaskEnd};
+use super::output::Owner;
 use super::{HookFailure, Partition, Timer};
+use crate::failure::FailureAction;
 use drakkar_api::{
     ErrorAction, Event, Execution, Hook, Offset, Outputs, Priority, RunId, Task, TaskFailure,
     TaskId, TaskOutcome, TaskOutput, TaskPath, WindowId,
@@ -32,6 +34,8 @@ pub(super) struct TaskState {
     pub(super) attempt: u32,
     /// How many replacements led to it.
     generation: u32,
+    /// How often the hook that is called now was called before.
+    pub(super) hook_failures: u32,
     pub(super) phase: TaskPhase,
     /// Bytes of `task`.
     input_bytes: usize,
@@ -61,6 +65,8 @@ pub(super) enum TaskPhase {
     Withdrawn,
     /// The executor ended it without being asked: it is closing, and takes nothing any more.
     Killed,
+    /// It failed, and the settings say that the worker stops.
+    Halted,
 }
 
 impl TaskPhase {
@@ -110,6 +116,7 @@ impl Partition {
             ordinal,
             attempt: 0,
             generation,
+            hook_failures: 0,
             phase: TaskPhase::Attached,
             input_bytes,
             output: None,
@@ -218,19 +225,32 @@ impl Partition {
         self.held_bytes -= state.output_bytes;
         state.output_bytes = output.stdout().len() + output.stderr().len();
         self.held_bytes += state.output_bytes;
-        state.output = Some(Arc::clone(&output));
-        let (task, window) = (RunId::new(key), state.window);
+        state.output = Some(output);
+        state.hook_failures = 0;
         if !success {
             state.phase = TaskPhase::Deciding;
-            let retries_left = self.config.task_retries_max.saturating_sub(state.attempt - 1);
-            let failure = TaskFailure { output, retries_left };
-            self.effects.push(Effect::Hook(HookCall::Error { task, window, failure }));
+            self.call_task_hook(key);
         } else if self.hooks.task_missing {
             self.settle_task(key, TaskEnd::Succeeded);
         } else {
             state.phase = TaskPhase::Completing;
-            self.effects.push(Effect::Hook(HookCall::TaskComplete { task, window, output }));
+            self.call_task_hook(key);
         }
+    }
+
+    /// Calls the hook that a task's phase asks for.
+    pub(super) fn call_task_hook(&mut self, key: TaskKey) {
+        let Some(state) = self.tasks.get(&key) else { return };
+        let (task, window) = (RunId::new(key), state.window);
+        let output = Arc::clone(state.output.as_ref().expect("an attempt has ended"));
+        let call = match state.phase {
+            TaskPhase::Deciding => {
+                let retries_left = self.config.task_retries_max.saturating_sub(state.attempt - 1);
+                HookCall::Error { task, window, failure: TaskFailure { output, retries_left } }
+            }
+            _ => HookCall::TaskComplete { task, window, output },
+        };
+        self.effects.push(Effect::Hook(call));
     }
 
     pub(super) fn on_task_hook(&mut self, run: RunId, result: Result<Outputs, HookFailure>) {
@@ -244,7 +264,7 @@ impl Partition {
                 self.settle_task(key, TaskEnd::Succeeded);
             }
             Ok(outputs) => self.deliver_task_outputs(key, outputs),
-            Err(failure) => self.fail_task(key, &Fate::from_hook(&failure)),
+            Err(failure) => self.on_hook_failed(Owner::Task(key), &failure),
         }
     }
 
@@ -257,13 +277,11 @@ impl Partition {
         let Some(state) = self.tasks.get(&key) else { return };
         let policy = Fate::from_task(state.output.as_ref().expect("an attempt has ended"));
         match result {
-            Err(failure) => self.fail_task(key, &Fate::from_hook(&failure)),
+            Err(failure) => self.on_hook_failed(Owner::Task(key), &failure),
+            Ok((ErrorAction::Policy, _)) => self.follow_policy(key, &policy),
             Ok((ErrorAction::Retry, _)) => self.retry_task(key, Duration::ZERO, &policy),
             Ok((ErrorAction::RetryAfter(delay), _)) => self.retry_task(key, delay, &policy),
-            Ok((ErrorAction::Skip, _)) => {
-                self.observer.observe(&Event::TaskSkipped { path: self.path(key) });
-                self.settle_task(key, TaskEnd::Failed);
-            }
+            Ok((ErrorAction::Skip, _)) => self.skip_task(key),
             Ok((ErrorAction::Replace(tasks), priorities)) => {
                 self.replace_task(key, tasks, priorities);
             }
@@ -272,11 +290,36 @@ impl Partition {
     }
 
     fn retry_task(&mut self, key: TaskKey, delay: Duration, policy: &Fate) {
-        let state = self.tasks.get_mut(&key).expect("the caller found it");
-        if state.attempt > self.config.task_retries_max {
+        if self.tasks[&key].attempt > self.config.task_retries_max {
             self.observer.observe(&Event::RetriesExhausted { path: self.path(key) });
-            return self.fail_task(key, policy);
+            return self.follow_policy(key, policy);
         }
+        self.run_again(key, delay);
+    }
+
+    /// Does what the settings say of tasks that ended like this one.
+    fn follow_policy(&mut self, key: TaskKey, fate: &Fate) {
+        let state = &self.tasks[&key];
+        let output = state.output.as_ref().expect("an attempt has ended");
+        let policy = self.config.on_failure.of(output.outcome());
+        if state.attempt < policy.attempts_max {
+            let delay = policy.backoff.after(state.attempt, &mut self.jitter);
+            return self.run_again(key, delay);
+        }
+        match policy.then {
+            FailureAction::DeadLetter => self.fail_task(key, fate),
+            FailureAction::Skip => self.skip_task(key),
+            FailureAction::Stop => self.halt(Owner::Task(key), fate),
+        }
+    }
+
+    pub(super) fn skip_task(&mut self, key: TaskKey) {
+        self.observer.observe(&Event::TaskSkipped { path: self.path(key) });
+        self.settle_task(key, TaskEnd::Failed);
+    }
+
+    fn run_again(&mut self, key: TaskKey, delay: Duration) {
+        let state = self.tasks.get_mut(&key).expect("the caller found it");
         state.phase = TaskPhase::BackingOff;
         self.observer.observe(&Event::TaskRetried { path: self.path(key), delay });
         if delay.is_zero() {

@@ -241,6 +241,7 @@ impl World {
                 }
                 Effect::Settle(offset, _) => self.check_settled(offset),
                 Effect::Commit(position) => self.check_commit(position),
+                Effect::Stop(reason) => panic!("by default nothing stops: {reason}"),
                 Effect::Over { clean, .. } => self.over = Some(clean),
             }
         }

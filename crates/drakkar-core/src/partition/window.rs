@@ -2,6 +2,7 @@
 
 use super::effect::{Effect, HookCall};
 use super::message::{Fate, MessagePhase, MessageState};
+use super::output::Owner;
 use super::{HookFailure, Partition};
 use crate::erased::AnyCompletedWindow;
 use drakkar_api::{
@@ -29,6 +30,8 @@ pub(super) struct WindowState {
     pub(super) results: Vec<Arc<TaskOutput>>,
     /// Bytes of `results`.
     pub(super) results_bytes: usize,
+    /// How often `on_window_complete` has failed.
+    pub(super) hook_failures: u32,
 }
 
 /// Where a window stands.
@@ -100,6 +103,7 @@ impl Partition {
             tasks_total: 0,
             results: Vec::new(),
             results_bytes: 0,
+            hook_failures: 0,
         };
         self.windows.insert(id, state);
         self.arranging = Some(id);
@@ -128,6 +132,7 @@ impl Partition {
             tasks_total: 0,
             results: Vec::new(),
             results_bytes: 0,
+            hook_failures: 0,
         };
         self.windows.insert(rest, state);
         self.finish_isolated(id);
@@ -144,7 +149,7 @@ impl Partition {
                 if self.hooks.window_missing || window.tasks_total == 0 {
                     self.finish_window(id);
                 } else {
-                    self.call_window_hook(id);
+                    self.complete_window(id);
                 }
             }
             WindowPhase::DeadLettering if settled => self.finish_window(id),
@@ -152,9 +157,16 @@ impl Partition {
         }
     }
 
-    fn call_window_hook(&mut self, id: WindowId) {
+    fn complete_window(&mut self, id: WindowId) {
         let window = self.windows.get_mut(&id).expect("the caller found it");
         window.phase = WindowPhase::Completing;
+        self.busy_messages += 1;
+        self.call_window_hook(id);
+    }
+
+    /// Calls `on_window_complete`, for the first time or once more.
+    pub(super) fn call_window_hook(&mut self, id: WindowId) {
+        let Some(window) = self.windows.get(&id) else { return };
         let typed = window.messages.iter().filter_map(|offset| self.messages.get(offset));
         let completed = AnyCompletedWindow {
             id,
@@ -163,7 +175,6 @@ impl Partition {
             results: window.results.clone(),
             elapsed: self.now - window.formed_at,
         };
-        self.busy_messages += 1;
         self.effects.push(Effect::Hook(HookCall::WindowComplete { window: completed }));
     }
 
@@ -178,7 +189,7 @@ impl Partition {
                 self.on_window_hook_missing();
             }
             Ok(outputs) => self.deliver_window_outputs(id, outputs),
-            Err(failure) => self.dead_letter_window(id, &Fate::from_hook(&failure)),
+            Err(failure) => self.on_hook_failed(Owner::Window(id), &failure),
         }
     }
 

@@ -10,6 +10,7 @@ mod backpressure;
 mod chaos;
 mod commits;
 mod delivery;
+mod failure;
 mod hooks;
 mod letters;
 mod outcomes;
