@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::arguments::{Arguments, HELP};
 use crate::broker::Broker;
 use crate::figures::Pair;
-use crate::measure::{idle, latency, spawn, throughput};
+use crate::measure::{blocked_head, idle, latency, spawn, throughput};
 use crate::plan::Plan;
 use crate::report::{self, Report};
 use crate::row::{Group, Row};
@@ -86,6 +86,7 @@ impl Bench<'_> {
             Group::Precomputed { fanout } => throughput::measure_precomputed(self, fanout),
             Group::Latency => latency::measure(self),
             Group::Idle => idle::measure(self),
+            Group::BlockedHead => blocked_head::measure(self),
         }
     }
 }

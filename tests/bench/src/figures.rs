@@ -21,6 +21,7 @@ pub(crate) enum Figure {
     PeakMib,
     IdleMib,
     StartReadyMillis,
+    Seconds,
 }
 
 /// The figures of one run.

@@ -15,6 +15,7 @@ pub(crate) enum Group {
     Precomputed { fanout: usize },
     Latency,
     Idle,
+    BlockedHead,
 }
 
 /// What is divided by what.
@@ -85,7 +86,7 @@ const CAT_4: Group = Group::Spawn { program: Program::Cat, slots: 4 };
 const CAT_16: Group = Group::Spawn { program: Program::Cat, slots: 16 };
 
 /// Every row, in the order in which they are printed. Rows of one group stand together.
-pub(crate) static ROWS: [Row; 16] = [
+pub(crate) static ROWS: [Row; 17] = [
     wall("spawn_true_1", TRUE_1),
     wall("spawn_true_4", TRUE_4),
     cpu("spawn_true_4_cpu", TRUE_4),
@@ -105,6 +106,7 @@ pub(crate) static ROWS: [Row; 16] = [
         .floor(Floor::RatioAtMost(3.0)),
     row("idle_mib", "MiB", Group::Idle, Figure::IdleMib),
     row("start_ready_ms", "ms", Group::Idle, Figure::StartReadyMillis),
+    row("blocked_head", "s", Group::BlockedHead, Figure::Seconds).floor(Floor::OursAtMost(2.0)),
 ];
 
 const fn row(name: &'static str, unit: &'static str, group: Group, figure: Figure) -> Row {

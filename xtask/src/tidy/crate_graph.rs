@@ -35,7 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (MOCK_KAFKA, &[]),
     ("drakkar-cli", &[FACADE]),
     ("drakkar-examples", &[FACADE]),
-    ("drakkar-bench", &[]),
+    ("drakkar-bench", &[API, "drakkar-core"]),
     ("drakkar-bench-worker", &[FACADE]),
     ("drakkar-integration", &[]),
     ("xtask", &[]),
