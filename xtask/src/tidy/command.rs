@@ -6,20 +6,20 @@ use anyhow::{Context, Result};
 
 use super::finding::Finding;
 use super::tree::Tree;
-use super::{crate_graph, dependencies, links, machine_paths, promises, sources};
+use super::{crate_graph, dependencies, faults, links, machine_paths, promises, sources};
 use crate::arguments::Arguments;
 use crate::workspace;
 
 pub(crate) const HELP: &str = "\
 Checks the project's own rules: the crate graph, module docs, banned words, one table of
-dependencies, a test for every promise, links that lead somewhere, no paths of one machine.
+dependencies, a test for every promise and every excluded fault, links that lead somewhere, no paths of one machine.
 
 Usage: cargo xtask tidy
 ";
 
 type Rule = fn(&Tree) -> Result<Vec<Finding>>;
 
-const RULES: [(&str, Rule); 9] = [
+const RULES: [(&str, Rule); 10] = [
     ("crate graph", crate_graph::check),
     ("dependencies", dependencies::check),
     ("module docs", sources::module_docs),
@@ -27,6 +27,7 @@ const RULES: [(&str, Rule); 9] = [
     ("unsafe code is forbidden", sources::unsafe_is_forbidden),
     ("banned words", sources::banned_words),
     ("promises", promises::check),
+    ("faults", |tree| Ok(faults::check(tree))),
     ("machine paths", machine_paths::check),
     ("links", links::check),
 ];

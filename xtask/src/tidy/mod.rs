@@ -6,6 +6,7 @@
 mod code;
 mod crate_graph;
 mod dependencies;
+mod faults;
 mod finding;
 mod links;
 mod machine_paths;
