@@ -67,8 +67,7 @@ fn for_ever() -> ! {
 /// Runs a worker whose hook does what the second argument says.
 fn worker() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let code = runtime.expect("it starts").block_on(app().run_to_exit_code());
-    code
+    runtime.expect("it starts").block_on(app().run_to_exit_code())
 }
 
 fn hangs_after_its_worker() {
