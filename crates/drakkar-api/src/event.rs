@@ -288,6 +288,8 @@ pub enum Event<'a> {
     },
     /// A partition cannot go on by itself.
     PartitionFailed {
+        /// Whether the worker is ready nevertheless.
+        keeps_ready: bool,
         /// The partition.
         partition: &'a PartitionId,
         /// Why, naming the culprit.

@@ -97,6 +97,8 @@ pub trait RunListener: Send + Sync {
 pub enum CancelScope {
     /// These, as far as they still wait for a slot; those that started go on.
     Waiting(Vec<RunId>),
+    /// These: waiting ones are withdrawn, running ones are killed.
+    Runs(Vec<RunId>),
     /// All: waiting ones are withdrawn, running ones are killed.
     All,
 }

@@ -112,8 +112,18 @@ pub const KAFKA_FIELDS: &[Field] = &[
         kind: Kind::Int { min: 1, max: 31_536_000 },
         default: Some("600"),
         about: "How long the oldest unfinished offset of a partition may stay the same; then the \
-                partition is reported as stalled, with what that offset waits for, in the log, in \
-                the metrics and at `/readyz`, until it moves.",
+                partition is reported as stalled, with what that offset waits for, in the log and \
+                in the metrics. What is finished and cannot be committed for as long is reported \
+                too.",
+    },
+    Field {
+        name: "stall_response",
+        kind: Kind::Word(&["warn", "kill_task", "fail_ready"]),
+        default: Some("fail_ready"),
+        about: "What else follows when a partition is stalled: `warn` nothing, `kill_task` the \
+                tasks that it waits for are killed, count as timed out, and are judged as such (if \
+                it waits for something else, as `fail_ready`), `fail_ready` the worker is not ready \
+                at `/readyz` until the partition goes on.",
     },
     Field {
         name: "buffer_messages",
@@ -218,6 +228,8 @@ pub struct RawKafka {
     #[expect(missing_docs, reason = "the table above documents every setting")]
     pub stall_after_seconds: u64,
     #[expect(missing_docs, reason = "the table above documents every setting")]
+    pub stall_response: StallResponse,
+    #[expect(missing_docs, reason = "the table above documents every setting")]
     pub buffer_messages: Option<usize>,
     #[expect(missing_docs, reason = "the table above documents every setting")]
     pub buffer_bytes: usize,
@@ -229,6 +241,7 @@ impl Default for RawKafka {
             on_parse_error: ParsePolicy::Pass,
             max_ahead_offsets: 100_000,
             stall_after_seconds: 600,
+            stall_response: StallResponse::FailReady,
             buffer_messages: None,
             buffer_bytes: 16 << 20,
         }
@@ -279,6 +292,19 @@ impl ParsePolicy {
     }
 }
 
+/// What follows when a partition is stalled, beside the report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StallResponse {
+    /// Nothing.
+    Warn,
+    /// The tasks that it waits for are killed and count as timed out.
+    KillTask,
+    /// The worker is not ready until the partition goes on.
+    #[default]
+    FailReady,
+}
+
 /// What follows when a dead letter cannot be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -318,6 +344,8 @@ pub struct EngineConfig {
     pub ahead_max: usize,
     /// How long the oldest unfinished offset may stay the same before its partition is reported.
     pub stall_after: Duration,
+    /// What follows then, beside the report.
+    pub stall_response: StallResponse,
     /// Messages of a partition that may wait for a window.
     pub buffer_messages: usize,
     /// Bytes of a partition that may wait for a window.
@@ -411,6 +439,7 @@ impl EngineConfig {
             on_parse_error: kafka.on_parse_error,
             ahead_max: kafka.max_ahead_offsets,
             stall_after: Duration::from_secs(kafka.stall_after_seconds),
+            stall_response: kafka.stall_response,
             buffer_messages,
             buffer_bytes: kafka.buffer_bytes,
             commit: CommitPolicy::default(),

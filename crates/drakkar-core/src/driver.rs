@@ -164,7 +164,8 @@ impl Driver {
                 // A broken invariant: this partition stops and commits nothing more; the others go on.
                 let text = panic_text(panic.as_ref());
                 let reason = format!("a broken invariant of the engine: {text}");
-                observer.observe(&Event::PartitionFailed { partition, reason: &reason });
+                let (reason, keeps_ready) = (&reason, false);
+                observer.observe(&Event::PartitionFailed { partition, reason, keeps_ready });
                 self.machine.report_all_left();
             }
         }
@@ -295,6 +296,9 @@ impl Driver {
                 }),
                 Effect::Withdraw(runs) => {
                     self.shared.executor.cancel(self.epoch, CancelScope::Waiting(runs));
+                }
+                Effect::Kill(runs) => {
+                    self.shared.executor.cancel(self.epoch, CancelScope::Runs(runs));
                 }
                 Effect::Fence => self.fence(),
                 Effect::Hook(call) => self.hook_calls.push(call),

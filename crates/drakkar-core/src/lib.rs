@@ -36,7 +36,7 @@ pub use clock::TokioClock;
 pub use commit::CommitPolicy;
 pub use config::{
     EXECUTOR_FIELDS, EngineConfig, KAFKA_FIELDS, ParsePolicy, RETRY_SECTION, RawExecutor, RawKafka,
-    RawRetry, SendFailurePolicy,
+    RawRetry, SendFailurePolicy, StallResponse,
 };
 pub use engine::{Engine, EngineParts, EngineStatus};
 pub use erased::AnySink;

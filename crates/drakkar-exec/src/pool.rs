@@ -65,8 +65,8 @@ struct Shared {
 
 struct State {
     gate: Gate<Waiting>,
-    /// By slot: on whose behalf it is active.
-    active: Vec<Option<Epoch>>,
+    /// By slot: on whose behalf it is active, and with which run.
+    active: Vec<Option<(Epoch, RunId)>>,
     idle_threads: usize,
     closed: bool,
 }
@@ -177,11 +177,7 @@ impl ProcessPool {
         let mut state = self.shared.lock();
         state.closed = true;
         let waiting = state.gate.drain();
-        for (owner, bell) in state.active.iter().zip(&self.shared.bells) {
-            if owner.is_some() {
-                bell.ring();
-            }
-        }
+        self.shared.ring(&state, |_| true);
         drop(state);
         self.shared.work.notify_all();
         self.shared.withdraw(waiting);
@@ -220,12 +216,12 @@ impl Executor for ProcessPool {
             CancelScope::Waiting(ids) => {
                 ids.into_iter().flat_map(|id| state.gate.withdraw(owner, id)).collect()
             }
+            CancelScope::Runs(ids) => {
+                self.shared.ring(&state, |active| active.0 == owner && ids.contains(&active.1));
+                ids.into_iter().flat_map(|id| state.gate.withdraw(owner, id)).collect()
+            }
             CancelScope::All => {
-                for (active, bell) in state.active.iter().zip(&self.shared.bells) {
-                    if *active == Some(owner) {
-                        bell.ring();
-                    }
-                }
+                self.shared.ring(&state, |active| active.0 == owner);
                 state.gate.withdraw_all(owner)
             }
             _ => Vec::new(),
@@ -293,7 +289,7 @@ impl Shared {
         state.active[slot] = None;
         loop {
             if let Some(waiting) = state.gate.pop() {
-                state.active[slot] = Some(waiting.run.owner);
+                state.active[slot] = Some((waiting.run.owner, waiting.run.id));
                 // Under the lock, so that whoever cancels from now on rings for this run.
                 self.bells[slot].reset();
                 return Some(waiting);
@@ -359,6 +355,15 @@ impl Shared {
             grace: self.config.kill_grace,
             drain: self.config.pipe_drain,
             reap: self.config.reap_timeout,
+        }
+    }
+
+    /// Cancels what runs in the slots of which `is_meant` says so.
+    fn ring(&self, state: &State, is_meant: impl Fn((Epoch, RunId)) -> bool) {
+        for (active, bell) in state.active.iter().zip(&self.bells) {
+            if active.is_some_and(&is_meant) {
+                bell.ring();
+            }
         }
     }
 

@@ -114,7 +114,7 @@ struct State {
     slots_total: usize,
     task_timeout: Duration,
     waiting: Waiting,
-    running: BTreeMap<(Epoch, RunId), Running>,
+    running: BTreeMap<(Epoch, RunId), Arc<Notify>>,
     /// Runs that never got a slot and whose end has not been told yet.
     withdrawn: VecDeque<Run>,
     /// Places in `records`.
@@ -123,11 +123,6 @@ struct State {
     attempts: BTreeMap<(Epoch, TaskId), u32>,
     active_max: usize,
     closed: bool,
-}
-
-struct Running {
-    owner: Epoch,
-    kill: Arc<Notify>,
 }
 
 /// A run that got a slot.
@@ -407,8 +402,7 @@ impl State {
         let (run, since) = self.waiting.pop()?;
         self.slots.remove(&slot);
         let kill = Arc::new(Notify::new());
-        let running = Running { owner: run.owner, kill: Arc::clone(&kill) };
-        self.running.insert((run.owner, run.id), running);
+        self.running.insert((run.owner, run.id), Arc::clone(&kill));
         self.active_max = self.active_max.max(self.running.len());
         let mut attempt = 0;
         self.record((run.owner, run.id), |record| {
@@ -421,24 +415,24 @@ impl State {
 
     fn cancel(&mut self, owner: Epoch, scope: &CancelScope) {
         let ids = match scope {
-            CancelScope::Waiting(ids) => Some(ids.iter().copied().collect::<BTreeSet<_>>()),
+            CancelScope::Waiting(ids) | CancelScope::Runs(ids) => {
+                Some(ids.iter().copied().collect::<BTreeSet<_>>())
+            }
             _ => None,
         };
-        self.withdrawn.extend(self.waiting.remove(|run| {
-            run.owner == owner && ids.as_ref().is_none_or(|ids| ids.contains(&run.id))
-        }));
-        if ids.is_none() {
-            self.running
-                .values()
-                .filter(|running| running.owner == owner)
-                .for_each(|running| running.kill.notify_one());
+        let is_meant =
+            |of, id: &RunId| of == owner && ids.as_ref().is_none_or(|ids| ids.contains(id));
+        self.withdrawn.extend(self.waiting.remove(|run| is_meant(run.owner, &run.id)));
+        if !matches!(scope, CancelScope::Waiting(_)) {
+            let meant = self.running.iter().filter(|((of, id), _)| is_meant(*of, id));
+            meant.for_each(|(_, kill)| kill.notify_one());
         }
     }
 
     fn close(&mut self) {
         self.closed = true;
         self.withdrawn.extend(self.waiting.remove(|_| true));
-        self.running.values().for_each(|running| running.kill.notify_one());
+        self.running.values().for_each(|kill| kill.notify_one());
     }
 
     fn is_idle(&self) -> bool {

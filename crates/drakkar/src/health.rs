@@ -29,7 +29,8 @@ struct State {
     sinks: Vec<SinkState>,
     /// How many partitions are ours.
     assigned: usize,
-    failed: BTreeMap<PartitionId, String>,
+    /// Why, and whether the worker is not ready for that.
+    failed: BTreeMap<PartitionId, (String, bool)>,
     /// Dead letters that cannot be written at present, by partition and offset.
     held: BTreeMap<PartitionId, BTreeMap<Offset, String>>,
 }
@@ -191,8 +192,9 @@ impl Health {
             Check::shown("partitions", assigned, true),
         ];
         checks.extend(state.sinks.iter().flat_map(SinkState::checks));
-        checks.extend(state.failed.iter().map(|(partition, why)| {
-            Check::required(format!("partition_{partition}"), format!("failed: {why}"), false)
+        checks.extend(state.failed.iter().map(|(partition, (why, is_required))| {
+            let (name, state) = (format!("partition_{partition}"), format!("failed: {why}"));
+            Check { name, state, is_ok: false, is_required: *is_required }
         }));
         checks.extend(state.held.iter().filter_map(|(partition, letters)| {
             // The oldest one is what holds the partition.
@@ -220,8 +222,9 @@ impl Observer for Health {
                 self.lock().sink(sink).last_delivery = Delivery::Failed(error.to_string());
             }
             Event::Rebalance { assigned, .. } => self.lock().assigned = *assigned,
-            Event::PartitionFailed { partition, reason } => {
-                self.lock().failed.insert((*partition).clone(), (*reason).to_owned());
+            Event::PartitionFailed { partition, reason, keeps_ready } => {
+                let why = ((*reason).to_owned(), !keeps_ready);
+                self.lock().failed.insert((*partition).clone(), why);
             }
             Event::PartitionRecovered { partition } => {
                 self.lock().failed.remove(*partition);

@@ -339,7 +339,11 @@ mod tests {
         let sink = SinkId::new(SinkKind::Filesystem, "out");
         let partition = PartitionId::new("in", 3);
         world.health.set_sink(&sink, false);
-        world.health.observe(&Event::PartitionFailed { partition: &partition, reason: "stuck" });
+        world.health.observe(&Event::PartitionFailed {
+            partition: &partition,
+            reason: "stuck",
+            keeps_ready: false,
+        });
         let (status, body) = get(&world, "/readyz").await;
         assert_eq!(status, 503);
         let reasons =
@@ -428,7 +432,11 @@ mod tests {
         assert_eq!(answer, (200, expect.map(String::from).into()));
 
         world.health.observe(&Event::Delivered { sink, payloads: 0, duration: Duration::ZERO });
-        world.health.observe(&Event::PartitionFailed { partition, reason: "stuck" });
+        world.health.observe(&Event::PartitionFailed {
+            partition,
+            reason: "stuck",
+            keeps_ready: false,
+        });
         let (status, checks) = verbose(&world, "/readyz?verbose").await;
         assert_eq!(status, 503);
         assert_eq!(checks[5], expect[5], "nothing was delivered");

@@ -60,6 +60,8 @@ pub(crate) enum Effect {
     Submit(RunRequest),
     /// Withdraw these runs as far as they wait.
     Withdraw(Vec<RunId>),
+    /// Kill these runs.
+    Kill(Vec<RunId>),
     /// Kill every run and take every unsent payload out of the lanes.
     Fence,
     /// Call a hook.

@@ -68,7 +68,9 @@ impl Partition {
             fate.reason()
         );
         self.halted.extend(offsets);
-        self.observer.observe(&Event::PartitionFailed { partition: &self.id, reason: &reason });
+        let partition = &self.id;
+        let failed = Event::PartitionFailed { partition, reason: &reason, keeps_ready: false };
+        self.observer.observe(&failed);
         self.effects.push(Effect::Stop(format!("partition {} {reason}", self.id)));
     }
 

@@ -8,11 +8,13 @@
 //! that one.
 
 use super::Partition;
+use super::effect::Effect;
 use super::message::MessagePhase;
 use super::output::Owner;
 use super::task::{TaskPhase, TaskState};
 use super::window::WindowPhase;
-use drakkar_api::{CommitOffset, Event, Instant, Offset, SourceError, TaskId};
+use crate::config::StallResponse;
+use drakkar_api::{CommitOffset, Event, Instant, Offset, RunId, SourceError, TaskId};
 
 /// What is known of a partition's progress.
 #[derive(Debug, Default)]
@@ -24,6 +26,8 @@ pub(super) struct Progress {
     /// Why the last commit failed.
     commit_error: Option<String>,
     reported: Option<Stall>,
+    /// Whether what was reported was killed, so that it is looked at again.
+    is_killing: bool,
 }
 
 /// What was reported.
@@ -38,7 +42,8 @@ enum Stall {
 impl Partition {
     /// Returns when a report is due if nothing happens.
     pub(super) fn stall_due(&self) -> Option<Instant> {
-        if self.progress.reported.is_some() || self.drain.is_active() {
+        let is_told = self.progress.reported.is_some() && !self.progress.is_killing;
+        if is_told || self.drain.is_active() {
             return None;
         }
         let blocking = self.progress.blocking.map(|(_, since)| since);
@@ -65,17 +70,59 @@ impl Partition {
         }
         if self.progress.reported.is_some_and(|stall| self.has_recovered(stall)) {
             self.progress.reported = None;
+            self.progress.is_killing = false;
             self.observer.observe(&Event::PartitionRecovered { partition: &self.id });
         }
-        if self.progress.reported.is_some() || self.drain.is_active() {
+        if !self.may_report() {
             return;
         }
         let found = self.find_stalled_offset().or_else(|| self.find_stalled_commit());
         if let Some((stall, reason)) = found {
             self.progress.reported = Some(stall);
+            let keeps_ready = self.respond(stall);
             let (partition, reason) = (&self.id, &reason);
-            self.observer.observe(&Event::PartitionFailed { partition, reason });
+            self.observer.observe(&Event::PartitionFailed { partition, reason, keeps_ready });
         }
+    }
+
+    /// Once is enough, unless tasks are killed: the next attempt may hang too, and gets its time.
+    fn may_report(&self) -> bool {
+        let hangs_again = || {
+            let since = self.progress.blocking.map(|(_, since)| since);
+            let is_over = since.is_some_and(|since| self.now - since >= self.config.stall_after);
+            self.progress.is_killing && is_over
+        };
+        !self.drain.is_active() && (self.progress.reported.is_none() || hangs_again())
+    }
+
+    /// Does what the settings say of a stalled partition, and answers whether the worker is ready
+    /// nevertheless.
+    fn respond(&mut self, stall: Stall) -> bool {
+        let killed = match (self.config.stall_response, stall) {
+            (StallResponse::KillTask, Stall::Offset(offset)) => self.kill_tasks_of(offset),
+            _ => false,
+        };
+        self.progress.is_killing = killed;
+        killed || self.config.stall_response == StallResponse::Warn
+    }
+
+    /// Kills the tasks that a message waits for and that run, and answers whether there are any. Its
+    /// time begins anew.
+    fn kill_tasks_of(&mut self, offset: Offset) -> bool {
+        let holder = self.holder_of(offset);
+        let mut runs = Vec::new();
+        for (&key, task) in &mut self.tasks {
+            if task.phase == TaskPhase::Running && task.offsets.contains(&holder) {
+                task.phase = TaskPhase::Stalled;
+                runs.push(RunId::new(key));
+            }
+        }
+        if runs.is_empty() {
+            return false;
+        }
+        self.effects.push(Effect::Kill(runs));
+        self.progress.blocking = Some((offset, self.now));
+        true
     }
 
     fn find_stalled_offset(&self) -> Option<(Stall, String)> {
@@ -151,9 +198,26 @@ impl Partition {
                 Some(WindowPhase::DeadLettering) => {
                     format!("dead letters of window {} are not written", message.window)
                 }
-                _ => format!("window {} is not done", message.window),
+                _ => match self.holder_of(offset) {
+                    holder if holder == offset => format!("window {} is not done", message.window),
+                    holder => {
+                        let why = self.waits_for(holder);
+                        format!("its window waits for offset {holder}: {why}")
+                    }
+                },
             },
         }
+    }
+
+    /// Returns the message whose work holds this one: the first of its window that is not settled, if
+    /// this one is and waits for that.
+    fn holder_of(&self, offset: Offset) -> Offset {
+        let held = self.messages.get(&offset).filter(|m| m.phase == MessagePhase::Held);
+        let window = held.and_then(|message| self.windows.get(&message.window));
+        let is_open = |offset: &&Offset| {
+            self.messages.get(offset).is_some_and(|m| m.phase != MessagePhase::Held)
+        };
+        window.and_then(|window| window.messages.iter().find(is_open)).map_or(offset, |&open| open)
     }
 
     fn task_waits_for(&self, key: u64, task: &TaskState) -> String {
@@ -164,6 +228,7 @@ impl Partition {
                 "waits for a slot"
             }
             TaskPhase::Running => "runs",
+            TaskPhase::Stalled => "is being killed",
             TaskPhase::Deciding => "waits for on_error",
             TaskPhase::Completing => {
                 return format!("task {id}: {}", self.outputs_wait_for(Owner::Task(key)));

@@ -65,6 +65,8 @@ pub(super) enum TaskPhase {
     Withdrawn,
     /// The executor ended it without being asked: it is closing, and takes nothing any more.
     Killed,
+    /// Its attempt is being killed, because its partition is stalled.
+    Stalled,
     /// It failed, and the settings say that the worker stops.
     Halted,
 }
@@ -187,10 +189,13 @@ impl Partition {
         self.mark_started(last);
     }
 
-    pub(super) fn on_task_finished(&mut self, run: RunId, execution: Execution) {
+    pub(super) fn on_task_finished(&mut self, run: RunId, mut execution: Execution) {
         let key = run.get();
         let Some(state) = self.tasks.get_mut(&key) else { return };
         self.waiting_runs -= usize::from(state.phase.is_undecided());
+        if execution.outcome == TaskOutcome::Cancelled && state.phase == TaskPhase::Stalled {
+            execution.outcome = TaskOutcome::Timeout { limit: execution.duration };
+        }
         if execution.outcome == TaskOutcome::Cancelled {
             state.attempt -= 1;
             if state.phase == TaskPhase::Withdrawing {

@@ -209,6 +209,7 @@ impl World {
                     self.open.push(Open::Waiting(run.id, offsets));
                 }
                 Effect::Withdraw(runs) => self.withdraw(&runs),
+                Effect::Kill(runs) => panic!("by default nothing is killed: {runs:?}"),
                 Effect::Fence => self.open.retain(|open| matches!(open, Open::Commit(_))),
                 Effect::Hook(call) => {
                     if let HookCall::MessageComplete { offset, .. } = &call {

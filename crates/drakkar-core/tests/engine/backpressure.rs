@@ -3,13 +3,14 @@
 use crate::world::{MILLISECOND, ROOMY, SECOND, Setup, World, input, partition, record};
 use drakkar_api::{
     Context, Event, Flow, Handler, Hook, HookResult, Message, Observer, Outputs, RawInput, Task,
-    Window,
+    TaskOutcome, Window,
 };
-use drakkar_core::{EngineStatus, Thresholds};
+use drakkar_core::{EngineStatus, StallResponse, Thresholds};
 use drakkar_testkit::{Answer, FakeRun, Reaction, TestHandler};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Tasks that take a second, or as long as the test when their input is "stuck".
 fn second(task: &Task, _attempt: u32) -> FakeRun {
@@ -445,6 +446,73 @@ async fn whatever_holds_a_partition_is_named_and_its_going_on_too() {
         failing.letters.push(Reaction::answers([Answer::refused()]).taking(SECOND * 4));
     }
     went_on(&stalled(failing).await, "its dead letter is not written").await;
+}
+
+/// A world whose first attempts hang, with what is to follow that after a minute.
+async fn hanging(response: StallResponse) -> World {
+    let setup = Setup::new(TestHandler::new()).config(|config| {
+        config.stall_after = SECOND * 60;
+        config.stall_response = response;
+        config.on_failure.timeout.attempts_max = 3;
+    });
+    let setup = setup.tasks(4, |task, attempt| match (input(task).as_str(), attempt) {
+        ("hangs", 1 | 2) => FakeRun::hang(),
+        _ => FakeRun::exit(0),
+    });
+    let executor = setup.executor.clone().task_timeout(SECOND * 1000);
+    let world = Setup { executor, ..setup }.start(&["a", "hangs", "b"]).await;
+    world.until_seen("PartitionFailed", 1).await;
+    world
+}
+
+// Promise: FT-1
+#[tokio::test(start_paused = true)]
+async fn a_stalled_partition_can_have_its_task_killed_again_and_again() {
+    let began = Instant::now();
+    let world = hanging(StallResponse::KillTask).await;
+    world.until_done().await;
+    let failed = world.seen.named("PartitionFailed");
+    assert_eq!(failed.len(), 2, "each attempt that hangs");
+    assert!(failed.iter().all(|event| event.text.contains("keeps_ready: true")), "{failed:?}");
+    let outcomes = world.executor.records().into_iter().filter(|run| run.attempt < 3);
+    let killed = outcomes.filter(|run| run.outcome == Some(TaskOutcome::Cancelled)).count();
+    assert_eq!((killed, world.letters()), (2, vec![]));
+    let lasted = began.elapsed();
+    assert!(lasted >= SECOND * 120 && lasted < SECOND * 130, "{lasted:?}");
+    assert_eq!(world.seen.count("PartitionRecovered"), 1);
+}
+
+// Promise: FT-1
+#[tokio::test(start_paused = true)]
+async fn a_stalled_partition_can_be_reported_and_left_alone() {
+    for (response, keeps_ready) in [(StallResponse::Warn, true), (StallResponse::FailReady, false)]
+    {
+        let world = hanging(response).await;
+        tokio::time::sleep(SECOND * 300).await;
+        let failed = world.seen.named("PartitionFailed");
+        let expect = format!("keeps_ready: {keeps_ready}");
+        assert!(failed.len() == 1 && failed[0].text.contains(&expect), "{failed:?}");
+        let holds = "its window waits for offset 1: task ";
+        assert!(failed[0].text.contains(holds) && failed[0].text.contains(" runs"), "{failed:?}");
+        assert_eq!(world.committed(0), None, "there may be a window hook");
+    }
+}
+
+// Promise: FT-1
+#[tokio::test(start_paused = true)]
+async fn what_is_no_task_cannot_be_killed_and_makes_the_worker_unready() {
+    let setup = Setup::new(TestHandler::new()).config(|config| {
+        config.stall_after = SECOND * 60;
+        config.stall_response = StallResponse::KillTask;
+    });
+    let setup = setup.tasks(1, |_, _| FakeRun::exit(1));
+    for _ in 0..20 {
+        setup.letters.push(Reaction::answers([Answer::refused()]).taking(SECOND * 4));
+    }
+    let world = setup.start(&["a"]).await;
+    world.until_seen("PartitionFailed", 1).await;
+    let text = world.seen.named("PartitionFailed")[0].text.clone();
+    assert!(text.contains("keeps_ready: false"), "{text}");
 }
 
 // Promise: FT-1

@@ -91,6 +91,31 @@ fn a_lost_owner_is_fenced_at_once() {
     assert_outcome(&recorder.wait_finished(4), &TaskOutcome::Success);
 }
 
+#[test]
+fn single_runs_are_killed_or_withdrawn_by_id() {
+    let pool = pool(|section| section.max_executors = 2);
+    let recorder = Recorder::new();
+    let barrier = Barrier::new();
+    recorder.submit(&pool, 1, 1, sh("sleep 1000").timeout(2 * PATIENCE));
+    recorder.submit(&pool, 1, 2, sh(&barrier.wait_script()));
+    recorder.wait_started(1);
+    recorder.wait_started(2);
+    (3..=4).for_each(|id| recorder.submit(&pool, 1, id, sh(&barrier.wait_script())));
+    let ids = |ids: &[u64]| CancelScope::Runs(ids.iter().copied().map(RunId::new).collect());
+    // Those of others are not touched.
+    pool.cancel(Epoch::new(2), ids(&[1, 2, 3]));
+    pool.cancel(Epoch::new(1), ids(&[1, 4, 77]));
+    for id in [1, 4] {
+        assert_outcome(&recorder.wait_finished(id), &TaskOutcome::Cancelled);
+    }
+    recorder.wait_started(3);
+    barrier.open();
+    for id in [2, 3] {
+        assert_outcome(&recorder.wait_finished(id), &TaskOutcome::Success);
+    }
+    assert!(!recorder.heard().started.contains(&4));
+}
+
 /// A listener that does something when its run starts and ends.
 struct Acting<S, F> {
     started: S,

@@ -118,7 +118,7 @@ impl LogObserver {
             Event::Rebalance { partitions, assigned, .. } => {
                 line!(self, INFO, "kafka", "partitions_revoked", partitions, assigned);
             }
-            Event::PartitionFailed { partition, reason } => {
+            Event::PartitionFailed { partition, reason, .. } => {
                 line!(
                     self,
                     ERROR,

@@ -156,7 +156,7 @@ fn emit_all(observe: &dyn Fn(&Event<'_>)) {
     observe(&Event::CommitFailed { partition, error: trouble });
     observe(&Event::Backpressure { active: true, load: 128 });
     observe(&Event::SourceTrouble { error: trouble });
-    observe(&Event::PartitionFailed { partition, reason: "arrange panics" });
+    observe(&Event::PartitionFailed { partition, reason: "arrange panics", keeps_ready: false });
     observe(&Event::PeriodicRun { name: "refresh", duration: SECOND, error: None });
     observe(&Event::PeriodicRun { name: "refresh", duration: SECOND, error: Some("boom") });
     observe(&Event::Rebalance { kind: "revoke", partitions: 1, assigned: 1 });
