@@ -7,6 +7,7 @@
 //! outlive its deadline.
 
 use crate::bell::Bell;
+use crate::config::OverLimitPolicy;
 use crate::course::{Course, Facts, Forced, Limits, Step};
 use crate::environment::{Environment, entry, fault_of};
 use crate::memory::{PeakMemory, peak_of};
@@ -35,6 +36,7 @@ pub(crate) struct Order<'a> {
     /// What a task without input reads.
     pub(crate) null: BorrowedFd<'a>,
     pub(crate) limits: Limits,
+    pub(crate) output_over_limit: OverLimitPolicy,
     pub(crate) measure_peak_memory: bool,
 }
 
@@ -93,7 +95,7 @@ impl Supervisor {
         let started = Instant::now();
         let ending = self.supervise(child, order, bell, started);
         Execution {
-            outcome: ending.outcome(order.limits.deadline),
+            outcome: ending.outcome(order.limits.deadline, self.limit_passed(order)),
             stdout: self.stdout.take(),
             stderr: self.stderr.take(),
             pid: Some(pid.as_raw_pid().unsigned_abs()),
@@ -119,7 +121,7 @@ impl Supervisor {
         let mut peak = None;
         loop {
             let now = Instant::now();
-            let facts = child.facts(bell);
+            let facts = child.facts(bell, self.limit_passed(order).is_some());
             if facts.ended {
                 ended.get_or_insert(now);
             } else if order.measure_peak_memory && !facts.pipes_open {
@@ -141,6 +143,15 @@ impl Supervisor {
                 }
                 Step::Abandon => return self.abandon(child, &course, now),
             }
+        }
+    }
+
+    /// Returns the limit of a stream that has passed it, if that is a failure.
+    fn limit_passed(&self, order: &Order<'_>) -> Option<u64> {
+        let passed = || self.stdout.limit_passed().or_else(|| self.stderr.limit_passed());
+        match order.output_over_limit {
+            OverLimitPolicy::Truncate => None,
+            OverLimitPolicy::Fail => passed(),
         }
     }
 
@@ -241,10 +252,11 @@ impl<'a> Child<'a> {
         Ok(child)
     }
 
-    fn facts(&self, bell: &Bell) -> Facts {
+    fn facts(&self, bell: &Bell, over_limit: bool) -> Facts {
         Facts {
             ended: self.leader.end().is_some(),
             pipes_open: self.pipes_open(),
+            over_limit,
             cancelled: bell.is_rung(),
         }
     }
@@ -349,15 +361,18 @@ fn read(capture: &mut Capture, pipe: &mut Option<OwnedFd>, news: PollFlags) {
 }
 
 impl Ending {
-    /// Says how the task ended: what the pool did to it comes before what became of the leader.
-    fn outcome(&self, limit: Duration) -> TaskOutcome {
-        match (self.forced, self.end) {
-            (Some(Forced::Timeout), _) => TaskOutcome::Timeout { limit },
-            (Some(Forced::Cancelled), _) => TaskOutcome::Cancelled,
-            (None, Some(End::Exited(0))) => TaskOutcome::Success,
-            (None, Some(End::Exited(code))) => TaskOutcome::ExitCode(code),
-            (None, Some(End::Killed(signal))) => TaskOutcome::Signal(signal),
-            (None, Some(End::Lost) | None) => TaskOutcome::SpawnFailure {
+    /// Says how the task ended: what the pool did to it comes before what became of the leader. Too
+    /// much output counts whether it was seen before the leader's end or after, so that it does not
+    /// depend on who was faster.
+    fn outcome(&self, deadline: Duration, limit_passed: Option<u64>) -> TaskOutcome {
+        match (self.forced, limit_passed, self.end) {
+            (Some(Forced::Timeout), ..) => TaskOutcome::Timeout { limit: deadline },
+            (Some(Forced::Cancelled), ..) => TaskOutcome::Cancelled,
+            (_, Some(limit_bytes), _) => TaskOutcome::OutputOverLimit { limit_bytes },
+            (_, None, Some(End::Exited(0))) => TaskOutcome::Success,
+            (_, None, Some(End::Exited(code))) => TaskOutcome::ExitCode(code),
+            (_, None, Some(End::Killed(signal))) => TaskOutcome::Signal(signal),
+            (_, None, Some(End::Lost) | None) => TaskOutcome::SpawnFailure {
                 kind: SpawnErrorKind::System,
                 reason: "another part of this process took its exit status".to_owned(),
             },

@@ -82,15 +82,24 @@ pub const FIELDS: &[Field] = &[
         name: "stdout_bytes_max",
         kind: Kind::Int { min: 0, max: BYTES_MAX },
         default: Some("16777216"),
-        about: "How many bytes of a task's standard output are kept in memory. What is beyond is \
-                read, counted and dropped.",
+        about: "How many bytes of a task's standard output are kept in memory. What follows when \
+                there are more is up to `output_over_limit`.",
     },
     Field {
         name: "stderr_bytes_max",
         kind: Kind::Int { min: 0, max: BYTES_MAX },
         default: Some("1048576"),
-        about: "How many bytes of a task's standard error are kept in memory. What is beyond is \
-                read, counted and dropped.",
+        about: "How many bytes of a task's standard error are kept in memory. What follows when \
+                there are more is up to `output_over_limit`.",
+    },
+    Field {
+        name: "output_over_limit",
+        kind: Kind::Word(&["truncate", "fail"]),
+        default: Some(r#""truncate""#),
+        about: "What follows when a task writes more than is kept of it. `truncate` reads, counts and \
+                drops the rest and leaves it at a mark on the result. `fail` ends the task's process \
+                group as at its deadline, and the task has failed, whatever its exit code; what it \
+                wrote up to the limit is kept.",
     },
     Field {
         name: "measure_peak_memory",
@@ -108,6 +117,18 @@ const SLOTS_MAX: usize = 65_536;
 const SECONDS_MAX: f64 = 31_536_000.0;
 /// 1 GiB.
 const BYTES_MAX: i64 = 1 << 30;
+
+/// What follows when a task writes more than is kept of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum OverLimitPolicy {
+    /// The rest is read, counted and dropped; the result is marked.
+    #[default]
+    Truncate,
+    /// The task is ended and has failed.
+    Fail,
+}
 
 /// The settings as they stand in the configuration; [`validate`](PoolSection::validate) makes a
 /// [`PoolConfig`] of them. [`FIELDS`] says what each means.
@@ -138,6 +159,8 @@ pub struct PoolSection {
     pub stdout_bytes_max: usize,
     /// How much of standard error is kept.
     pub stderr_bytes_max: usize,
+    /// What follows when there is more.
+    pub output_over_limit: OverLimitPolicy,
     /// Whether to read the peak memory of small tasks too.
     pub measure_peak_memory: bool,
 }
@@ -156,6 +179,7 @@ impl Default for PoolSection {
             reap_timeout_seconds: 5.0,
             stdout_bytes_max: 16 * 1024 * 1024,
             stderr_bytes_max: 1024 * 1024,
+            output_over_limit: OverLimitPolicy::Truncate,
             measure_peak_memory: false,
         }
     }
@@ -175,6 +199,7 @@ pub struct PoolConfig {
     pub(crate) reap_timeout: Duration,
     pub(crate) stdout_bytes_max: usize,
     pub(crate) stderr_bytes_max: usize,
+    pub(crate) output_over_limit: OverLimitPolicy,
     pub(crate) measure_peak_memory: bool,
 }
 
@@ -202,6 +227,7 @@ impl PoolSection {
             slots: self.max_executors,
             stdout_bytes_max: self.stdout_bytes_max,
             stderr_bytes_max: self.stderr_bytes_max,
+            output_over_limit: self.output_over_limit,
             measure_peak_memory: self.measure_peak_memory,
         };
         problems.into_result(config)

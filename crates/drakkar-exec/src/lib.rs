@@ -33,7 +33,8 @@
 //! - **Every run ends exactly once**, withdrawn ones too, and there are no magic exit codes: each
 //!   way to end is a [`TaskOutcome`](drakkar_api::TaskOutcome).
 //! - **Memory is bounded.** `stdout_bytes_max` and `stderr_bytes_max` are kept of each task; the
-//!   rest is read, counted and dropped, so that no task is stopped by a full pipe.
+//!   rest is read, counted and dropped, so that no task is stopped by a full pipe; or, with
+//!   `output_over_limit`, it ends the task.
 //! - **Waiting is fair.** Among equal priorities the owners take turns. How many runs wait is the
 //!   submitter's to bound; the pool refuses none.
 //! - **Starting a task does not depend on the size of this process.** Children are started by
@@ -89,6 +90,6 @@ mod environment;
 mod memory;
 mod resolve;
 
-pub use config::{FIELDS, PoolConfig, PoolSection};
+pub use config::{FIELDS, OverLimitPolicy, PoolConfig, PoolSection};
 pub use error::{PoolError, PoolErrorKind};
 pub use pool::{ProcessPool, Running};

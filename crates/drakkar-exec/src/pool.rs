@@ -332,6 +332,7 @@ impl Shared {
             environment: &self.environment,
             null: self.null.as_fd(),
             limits: self.limits_of(task),
+            output_over_limit: self.config.output_over_limit,
             measure_peak_memory: self.config.measure_peak_memory,
         };
         let execution = supervisor.run(&order, bell, &self.reaper);
