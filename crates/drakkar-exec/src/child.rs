@@ -16,6 +16,7 @@ use crate::reaper::Reaper;
 use crate::resolve::SpawnFault;
 use crate::signal::{End, Leader};
 use crate::spawn::{Launch, Stdin};
+use crate::wrap::Wrap;
 use bytes::{Buf, Bytes};
 use drakkar_api::{Execution, ResourceUsage, SpawnErrorKind, Task, TaskOutcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,12 +33,21 @@ pub(crate) struct Order<'a> {
     pub(crate) task: &'a Task,
     /// An absolute path; see [`resolve`](crate::resolve).
     pub(crate) program: &'a Path,
+    /// What starts the program, if it is not to be started directly.
+    pub(crate) wrap: Option<&'a Wrap>,
     pub(crate) environment: &'a Environment,
     /// What a task without input reads.
     pub(crate) null: BorrowedFd<'a>,
     pub(crate) limits: Limits,
     pub(crate) output_over_limit: OverLimitPolicy,
     pub(crate) measure_peak_memory: bool,
+}
+
+impl Order<'_> {
+    /// Returns what the kernel is asked to load.
+    fn executable(&self) -> &Path {
+        self.wrap.map_or(self.program, Wrap::program)
+    }
 }
 
 /// Runs one child after the other and keeps what can be reused between them.
@@ -237,7 +247,7 @@ impl<'a> Child<'a> {
             env: &order.environment.entries(&own, |name| task.env.contains_key(name)),
             stdin: task.stdin.as_ref().map_or(Stdin::Null(order.null), |_| Stdin::Pipe),
         };
-        let spawned = launch.spawn().map_err(|errno| fault_from(errno, order.program))?;
+        let spawned = launch.spawn().map_err(|errno| fault_from(errno, order.executable()))?;
         let mut child = Self {
             leader: Leader::new(spawned.pid, Instant::now(), reaper),
             stdin: spawned
@@ -380,19 +390,23 @@ impl Ending {
     }
 }
 
-/// Returns the program, and what it gets as arguments: its path, then those of the task.
+/// Returns what is to be loaded, and what it gets as arguments: those of the wrap, then the path of
+/// the program and the arguments of the task.
 fn arguments_of(order: &Order<'_>) -> Result<(CString, Vec<CString>), SpawnFault> {
     let invalid = |reason| SpawnFault::new(SpawnErrorKind::InvalidArgument, reason);
     let program = CString::new(order.program.as_os_str().as_bytes())
         .map_err(|_| invalid("the path of the program holds a NUL byte".to_owned()))?;
-    let mut args = Vec::with_capacity(1 + order.task.args.len());
-    args.push(program.clone());
+    let wrap = order.wrap.map_or(&[][..], Wrap::args);
+    let mut args = Vec::with_capacity(wrap.len() + 1 + order.task.args.len());
+    args.extend_from_slice(wrap);
+    args.push(program);
     for (index, arg) in order.task.args.iter().enumerate() {
         let arg = CString::new(arg.as_bytes())
             .map_err(|_| invalid(format!("argument {} holds a NUL byte", index + 1)))?;
         args.push(arg);
     }
-    Ok((program, args))
+    // Programs find their own path in the first place.
+    Ok((args[0].clone(), args))
 }
 
 /// Returns the task's own variables as entries of an environment.

@@ -58,7 +58,8 @@
 //!
 //! - A process that leaves its group (`setsid`, `setpgid`) escapes the kill. So does one of another
 //!   user, for want of permission.
-//! - The pool's promises end with this process: after a `kill -9` of it, children run on.
+//! - The pool's promises end with this process: after a `kill -9` of it, children run on, except
+//!   programs that got a `parent_death_signal` by `executor.limits`.
 //! - The orphans of a killed group are reaped by the system's first process. If this process is
 //!   that one, as in a container without an init, nobody does: run it with one (`docker run --init`).
 //! - The call that starts a program has no deadline. It ends when the program is loaded, which on a
@@ -87,9 +88,12 @@ mod spawn;
 mod wait4;
 
 mod environment;
+mod limits;
 mod memory;
 mod resolve;
+mod wrap;
 
 pub use config::{FIELDS, OverLimitPolicy, PoolConfig, PoolSection};
 pub use error::{PoolError, PoolErrorKind};
+pub use limits::{DeathSignal, LimitsSection};
 pub use pool::{ProcessPool, Running};
