@@ -56,8 +56,8 @@
 //!
 //! # Limits
 //!
-//! - A process that leaves its group (`setsid`, `setpgid`) escapes the kill. So does one of another
-//!   user, for want of permission.
+//! - A process that leaves its group (`setsid`, `setpgid`) escapes the kill, unless it is the task's
+//!   program itself. So does one of another user, for want of permission.
 //! - The pool's promises end with this process: after a `kill -9` of it, children run on, except
 //!   programs that got a `parent_death_signal` by `executor.limits`.
 //! - The orphans of a killed group are reaped by the system's first process. If this process is

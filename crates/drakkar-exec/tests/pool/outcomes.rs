@@ -33,11 +33,6 @@ fn a_death_by_signal_is_told() {
 }
 
 #[test]
-fn output_is_bytes() {
-    assert_eq!(run_sh(r"printf '\377\000\376ok'").stdout.bytes.as_ref(), b"\xff\0\xfeok");
-}
-
-#[test]
 fn output_beyond_the_limit_is_counted_and_dropped() {
     let pool = pool(|section| {
         section.stdout_bytes_max = 1_000_000;
