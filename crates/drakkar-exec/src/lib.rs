@@ -93,7 +93,10 @@ mod memory;
 mod resolve;
 mod wrap;
 
+mod cpus;
+
 pub use config::{FIELDS, OverLimitPolicy, PoolConfig, PoolSection};
+pub use cpus::Cpus;
 pub use error::{PoolError, PoolErrorKind};
 pub use limits::{DeathSignal, LimitsSection};
 pub use pool::{ProcessPool, Running};
