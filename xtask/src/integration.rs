@@ -19,8 +19,8 @@ Brings up what the integration tests need, runs them, and takes down what it bro
 
 Usage: cargo xtask integration [suite..] [--provider <docker|native>] [-- argument..]
 
-Suites: kafka (default: all). What follows -- goes to the test binary, such as a part of a test's
-name; a suite in which nothing matches is a failure.
+Suites: kafka, processes (default: all). The latter needs no service, only time. What follows -- goes to
+the test binary, such as a part of a test's name; a suite in which nothing matches is a failure.
 
 The tests find their services in DRAKKAR_TEST_<SERVICE> (host:port), the worker that they run in
 DRAKKAR_BENCH_WORKER, and in DRAKKAR_XTASK the program that restarts a service for them. With
@@ -44,14 +44,21 @@ struct Target {
     name: &'static str,
 }
 
-static SUITES: [Suite; 1] = [Suite {
-    name: "kafka",
-    services: &[Service::Kafka],
-    targets: &[
-        Target { package: "drakkar-sink-kafka", name: "real" },
-        Target { package: "drakkar-integration", name: "kafka" },
-    ],
-}];
+static SUITES: [Suite; 2] = [
+    Suite {
+        name: "kafka",
+        services: &[Service::Kafka],
+        targets: &[
+            Target { package: "drakkar-sink-kafka", name: "real" },
+            Target { package: "drakkar-integration", name: "kafka" },
+        ],
+    },
+    Suite {
+        name: "processes",
+        services: &[],
+        targets: &[Target { package: "drakkar-exec", name: "endurance" }],
+    },
+];
 
 pub(crate) fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let test_arguments = arguments.after_dashes();
@@ -157,7 +164,7 @@ mod tests {
     #[test]
     fn an_unknown_suite_lists_the_known_ones() {
         let error = selected(&["kafka".to_owned(), "pulsar".to_owned()]).expect_err("unknown");
-        assert_eq!(error.to_string(), "unknown suite \"pulsar\"; known are kafka");
+        assert_eq!(error.to_string(), "unknown suite \"pulsar\"; known are kafka, processes");
     }
 
     #[test]

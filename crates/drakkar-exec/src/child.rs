@@ -7,6 +7,7 @@
 //! outlive its deadline.
 
 use crate::bell::Bell;
+use crate::config::OverLimitPolicy;
 use crate::course::{Course, Facts, Forced, Limits, Step};
 use crate::environment::{Environment, entry, fault_of};
 use crate::memory::{PeakMemory, peak_of};
@@ -15,6 +16,7 @@ use crate::reaper::Reaper;
 use crate::resolve::SpawnFault;
 use crate::signal::{End, Leader};
 use crate::spawn::{Launch, Stdin};
+use crate::wrap::Wrap;
 use bytes::{Buf, Bytes};
 use drakkar_api::{Execution, ResourceUsage, SpawnErrorKind, Task, TaskOutcome};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,11 +33,21 @@ pub(crate) struct Order<'a> {
     pub(crate) task: &'a Task,
     /// An absolute path; see [`resolve`](crate::resolve).
     pub(crate) program: &'a Path,
+    /// What starts the program, if it is not to be started directly.
+    pub(crate) wrap: Option<&'a Wrap>,
     pub(crate) environment: &'a Environment,
     /// What a task without input reads.
     pub(crate) null: BorrowedFd<'a>,
     pub(crate) limits: Limits,
+    pub(crate) output_over_limit: OverLimitPolicy,
     pub(crate) measure_peak_memory: bool,
+}
+
+impl Order<'_> {
+    /// Returns what the kernel is asked to load.
+    fn executable(&self) -> &Path {
+        self.wrap.map_or(self.program, Wrap::program)
+    }
 }
 
 /// Runs one child after the other and keeps what can be reused between them.
@@ -93,7 +105,7 @@ impl Supervisor {
         let started = Instant::now();
         let ending = self.supervise(child, order, bell, started);
         Execution {
-            outcome: ending.outcome(order.limits.deadline),
+            outcome: ending.outcome(order.limits.deadline, self.limit_passed(order)),
             stdout: self.stdout.take(),
             stderr: self.stderr.take(),
             pid: Some(pid.as_raw_pid().unsigned_abs()),
@@ -119,7 +131,7 @@ impl Supervisor {
         let mut peak = None;
         loop {
             let now = Instant::now();
-            let facts = child.facts(bell);
+            let facts = child.facts(bell, self.limit_passed(order).is_some());
             if facts.ended {
                 ended.get_or_insert(now);
             } else if order.measure_peak_memory && !facts.pipes_open {
@@ -141,6 +153,15 @@ impl Supervisor {
                 }
                 Step::Abandon => return self.abandon(child, &course, now),
             }
+        }
+    }
+
+    /// Returns the limit of a stream that has passed it, if that is a failure.
+    fn limit_passed(&self, order: &Order<'_>) -> Option<u64> {
+        let passed = || self.stdout.limit_passed().or_else(|| self.stderr.limit_passed());
+        match order.output_over_limit {
+            OverLimitPolicy::Truncate => None,
+            OverLimitPolicy::Fail => passed(),
         }
     }
 
@@ -226,7 +247,7 @@ impl<'a> Child<'a> {
             env: &order.environment.entries(&own, |name| task.env.contains_key(name)),
             stdin: task.stdin.as_ref().map_or(Stdin::Null(order.null), |_| Stdin::Pipe),
         };
-        let spawned = launch.spawn().map_err(|errno| fault_from(errno, order.program))?;
+        let spawned = launch.spawn().map_err(|errno| fault_from(errno, order.executable()))?;
         let mut child = Self {
             leader: Leader::new(spawned.pid, Instant::now(), reaper),
             stdin: spawned
@@ -241,10 +262,11 @@ impl<'a> Child<'a> {
         Ok(child)
     }
 
-    fn facts(&self, bell: &Bell) -> Facts {
+    fn facts(&self, bell: &Bell, over_limit: bool) -> Facts {
         Facts {
             ended: self.leader.end().is_some(),
             pipes_open: self.pipes_open(),
+            over_limit,
             cancelled: bell.is_rung(),
         }
     }
@@ -349,15 +371,18 @@ fn read(capture: &mut Capture, pipe: &mut Option<OwnedFd>, news: PollFlags) {
 }
 
 impl Ending {
-    /// Says how the task ended: what the pool did to it comes before what became of the leader.
-    fn outcome(&self, limit: Duration) -> TaskOutcome {
-        match (self.forced, self.end) {
-            (Some(Forced::Timeout), _) => TaskOutcome::Timeout { limit },
-            (Some(Forced::Cancelled), _) => TaskOutcome::Cancelled,
-            (None, Some(End::Exited(0))) => TaskOutcome::Success,
-            (None, Some(End::Exited(code))) => TaskOutcome::ExitCode(code),
-            (None, Some(End::Killed(signal))) => TaskOutcome::Signal(signal),
-            (None, Some(End::Lost) | None) => TaskOutcome::SpawnFailure {
+    /// Says how the task ended: what the pool did to it comes before what became of the leader. Too
+    /// much output counts whether it was seen before the leader's end or after, so that it does not
+    /// depend on who was faster.
+    fn outcome(&self, deadline: Duration, limit_passed: Option<u64>) -> TaskOutcome {
+        match (self.forced, limit_passed, self.end) {
+            (Some(Forced::Timeout), ..) => TaskOutcome::Timeout { limit: deadline },
+            (Some(Forced::Cancelled), ..) => TaskOutcome::Cancelled,
+            (_, Some(limit_bytes), _) => TaskOutcome::OutputOverLimit { limit_bytes },
+            (_, None, Some(End::Exited(0))) => TaskOutcome::Success,
+            (_, None, Some(End::Exited(code))) => TaskOutcome::ExitCode(code),
+            (_, None, Some(End::Killed(signal))) => TaskOutcome::Signal(signal),
+            (_, None, Some(End::Lost) | None) => TaskOutcome::SpawnFailure {
                 kind: SpawnErrorKind::System,
                 reason: "another part of this process took its exit status".to_owned(),
             },
@@ -365,19 +390,23 @@ impl Ending {
     }
 }
 
-/// Returns the program, and what it gets as arguments: its path, then those of the task.
+/// Returns what is to be loaded, and what it gets as arguments: those of the wrap, then the path of
+/// the program and the arguments of the task.
 fn arguments_of(order: &Order<'_>) -> Result<(CString, Vec<CString>), SpawnFault> {
     let invalid = |reason| SpawnFault::new(SpawnErrorKind::InvalidArgument, reason);
     let program = CString::new(order.program.as_os_str().as_bytes())
         .map_err(|_| invalid("the path of the program holds a NUL byte".to_owned()))?;
-    let mut args = Vec::with_capacity(1 + order.task.args.len());
-    args.push(program.clone());
+    let wrap = order.wrap.map_or(&[][..], Wrap::args);
+    let mut args = Vec::with_capacity(wrap.len() + 1 + order.task.args.len());
+    args.extend_from_slice(wrap);
+    args.push(program);
     for (index, arg) in order.task.args.iter().enumerate() {
         let arg = CString::new(arg.as_bytes())
             .map_err(|_| invalid(format!("argument {} holds a NUL byte", index + 1)))?;
         args.push(arg);
     }
-    Ok((program, args))
+    // Programs find their own path in the first place.
+    Ok((args[0].clone(), args))
 }
 
 /// Returns the task's own variables as entries of an environment.

@@ -1,6 +1,7 @@
 //! The settings of the pool: the part of the `executor` section that concerns processes.
 
 use crate::environment::{DENY_DEFAULT, NamePattern, fault_of};
+use crate::limits::{self, LIMITS, LimitsSection};
 use drakkar_api::{Field, Kind, Problems, Secret};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -17,6 +18,22 @@ pub const FIELDS: &[Field] = &[
         about: "The program of tasks that name none. A name without a slash is searched for in the \
                 worker's PATH, a relative path starts from the worker's working directory. It must \
                 exist at start. Without it, every task must name its own program.",
+    },
+    Field {
+        name: "wrap",
+        kind: Kind::List(&Kind::Text { min_length: 1 }),
+        default: Some("[]"),
+        about: "A program and its first arguments that start every task's program, whose path and \
+                arguments follow them: `[nice, -n, \"10\"]`, say, or a sandbox. The program is found \
+                as `binary_path` is and must exist at start. It should become the task's program \
+                rather than wait for it, and how it tells that it could not is its own affair; exit \
+                codes 126 and 127 are usual.",
+    },
+    Field {
+        name: "limits",
+        kind: Kind::Section(&LIMITS),
+        default: Some("{}"),
+        about: "What the processes of tasks may use.",
     },
     Field {
         name: "env",
@@ -82,15 +99,24 @@ pub const FIELDS: &[Field] = &[
         name: "stdout_bytes_max",
         kind: Kind::Int { min: 0, max: BYTES_MAX },
         default: Some("16777216"),
-        about: "How many bytes of a task's standard output are kept in memory. What is beyond is \
-                read, counted and dropped.",
+        about: "How many bytes of a task's standard output are kept in memory. What follows when \
+                there are more is up to `output_over_limit`.",
     },
     Field {
         name: "stderr_bytes_max",
         kind: Kind::Int { min: 0, max: BYTES_MAX },
         default: Some("1048576"),
-        about: "How many bytes of a task's standard error are kept in memory. What is beyond is \
-                read, counted and dropped.",
+        about: "How many bytes of a task's standard error are kept in memory. What follows when \
+                there are more is up to `output_over_limit`.",
+    },
+    Field {
+        name: "output_over_limit",
+        kind: Kind::Word(&["truncate", "fail"]),
+        default: Some(r#""truncate""#),
+        about: "What follows when a task writes more than is kept of it. `truncate` reads, counts and \
+                drops the rest and leaves it at a mark on the result. `fail` ends the task's process \
+                group as at its deadline, and the task has failed, whatever its exit code; what it \
+                wrote up to the limit is kept.",
     },
     Field {
         name: "measure_peak_memory",
@@ -109,6 +135,18 @@ const SECONDS_MAX: f64 = 31_536_000.0;
 /// 1 GiB.
 const BYTES_MAX: i64 = 1 << 30;
 
+/// What follows when a task writes more than is kept of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum OverLimitPolicy {
+    /// The rest is read, counted and dropped; the result is marked.
+    #[default]
+    Truncate,
+    /// The task is ended and has failed.
+    Fail,
+}
+
 /// The settings as they stand in the configuration; [`validate`](PoolSection::validate) makes a
 /// [`PoolConfig`] of them. [`FIELDS`] says what each means.
 ///
@@ -118,6 +156,10 @@ const BYTES_MAX: i64 = 1 << 30;
 pub struct PoolSection {
     /// The program of tasks that name none.
     pub binary_path: Option<PathBuf>,
+    /// What starts every task's program, if anything.
+    pub wrap: Vec<String>,
+    /// What the processes of tasks may use.
+    pub limits: LimitsSection,
     /// Environment variables for every task.
     pub env: BTreeMap<String, Secret<String>>,
     /// Whether tasks get the worker's environment.
@@ -138,6 +180,8 @@ pub struct PoolSection {
     pub stdout_bytes_max: usize,
     /// How much of standard error is kept.
     pub stderr_bytes_max: usize,
+    /// What follows when there is more.
+    pub output_over_limit: OverLimitPolicy,
     /// Whether to read the peak memory of small tasks too.
     pub measure_peak_memory: bool,
 }
@@ -146,6 +190,8 @@ impl Default for PoolSection {
     fn default() -> Self {
         Self {
             binary_path: None,
+            wrap: Vec::new(),
+            limits: LimitsSection::default(),
             env: BTreeMap::new(),
             env_inherit_parent: true,
             env_inherit_deny: DENY_DEFAULT.iter().map(|pattern| (*pattern).to_owned()).collect(),
@@ -156,6 +202,7 @@ impl Default for PoolSection {
             reap_timeout_seconds: 5.0,
             stdout_bytes_max: 16 * 1024 * 1024,
             stderr_bytes_max: 1024 * 1024,
+            output_over_limit: OverLimitPolicy::Truncate,
             measure_peak_memory: false,
         }
     }
@@ -165,6 +212,8 @@ impl Default for PoolSection {
 #[derive(Clone, Debug)]
 pub struct PoolConfig {
     pub(crate) binary: Option<PathBuf>,
+    pub(crate) wrap: Vec<String>,
+    pub(crate) limits: LimitsSection,
     pub(crate) env: BTreeMap<String, Secret<String>>,
     pub(crate) env_inherit_parent: bool,
     pub(crate) env_inherit_deny: Vec<NamePattern>,
@@ -175,6 +224,7 @@ pub struct PoolConfig {
     pub(crate) reap_timeout: Duration,
     pub(crate) stdout_bytes_max: usize,
     pub(crate) stderr_bytes_max: usize,
+    pub(crate) output_over_limit: OverLimitPolicy,
     pub(crate) measure_peak_memory: bool,
 }
 
@@ -187,6 +237,8 @@ impl PoolSection {
     pub fn validate(self) -> Result<PoolConfig, Problems> {
         let mut problems = Problems::new();
         self.check_binary(&mut problems);
+        self.check_wrap(&mut problems);
+        self.limits.check(&mut problems);
         self.check_env(&mut problems);
         self.check_sizes(&mut problems);
         let mut seconds = |name, least, value| seconds(name, least, value, &mut problems);
@@ -196,12 +248,15 @@ impl PoolSection {
             pipe_drain: seconds("pipe_drain_seconds", 0.0, self.pipe_drain_seconds),
             reap_timeout: seconds("reap_timeout_seconds", 0.0, self.reap_timeout_seconds),
             binary: self.binary_path,
+            wrap: self.wrap,
+            limits: self.limits,
             env: self.env,
             env_inherit_parent: self.env_inherit_parent,
             env_inherit_deny: self.env_inherit_deny.iter().map(|p| NamePattern::new(p)).collect(),
             slots: self.max_executors,
             stdout_bytes_max: self.stdout_bytes_max,
             stderr_bytes_max: self.stderr_bytes_max,
+            output_over_limit: self.output_over_limit,
             measure_peak_memory: self.measure_peak_memory,
         };
         problems.into_result(config)
@@ -210,6 +265,23 @@ impl PoolSection {
     fn check_binary(&self, problems: &mut Problems) {
         if self.binary_path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
             problems.push(path_of("binary_path"), "must not be empty; leave it out to have none");
+        }
+    }
+
+    fn check_wrap(&self, problems: &mut Problems) {
+        if self.wrap.first().is_some_and(String::is_empty) {
+            problems.push(path_of("wrap"), "must begin with a program, such as [nice, -n, \"10\"]");
+        }
+        if self.wrap.iter().any(|word| word.contains('\0')) {
+            problems.push(path_of("wrap"), "must not hold a NUL byte");
+        }
+        if !self.wrap.is_empty() && !self.limits.is_empty() {
+            let message = format!(
+                "must be empty when {} sets something, which makes a wrap of its own; or say it all \
+                 here, such as [prlimit, --cpu=60, nice]",
+                limits::PATH,
+            );
+            problems.push(path_of("wrap"), message);
         }
     }
 
@@ -306,6 +378,8 @@ mod tests {
     fn every_problem_is_reported_with_its_path() {
         let section = PoolSection {
             binary_path: Some(PathBuf::new()),
+            wrap: vec![String::new(), "a\0b".to_owned()],
+            limits: LimitsSection { cpu_seconds: Some(0), ..LimitsSection::default() },
             env: BTreeMap::from([("A=B".to_owned(), Secret::new("hunter2".to_owned()))]),
             env_inherit_deny: vec![String::new()],
             max_executors: 0,
@@ -324,6 +398,11 @@ mod tests {
             paths,
             [
                 "executor.binary_path",
+                // It is empty, it holds a NUL byte, and there are limits.
+                "executor.wrap",
+                "executor.wrap",
+                "executor.wrap",
+                "executor.limits.cpu_seconds",
                 "executor.env",
                 "executor.env_inherit_deny",
                 "executor.max_executors",

@@ -9,7 +9,9 @@
 //!    pipes closed, or drain time over
 //! ```
 //!
-//! A cancellation leads from every stage straight to `Killed`. Every stage but `Running` has a bound
+//! Output beyond its limit, where that is a failure, is taken for a deadline that has come; once the
+//! leader has ended, it ends the draining. A cancellation leads from every stage straight to
+//! `Killed`. Every stage but `Running` has a bound
 //! of its own and leads forward only, so that a child occupies a slot for at most
 //! `deadline + grace + reap timeout` (or, if its leader ends just in time, `deadline + drain`).
 
@@ -35,6 +37,8 @@ pub(crate) struct Facts {
     pub(crate) ended: bool,
     /// Standard output or standard error is still open.
     pub(crate) pipes_open: bool,
+    /// It has written more than is kept of it, and that is a failure.
+    pub(crate) over_limit: bool,
     /// The run is to be cancelled.
     pub(crate) cancelled: bool,
 }
@@ -59,13 +63,15 @@ pub(crate) enum Step {
 pub(crate) enum Forced {
     /// Its deadline passed.
     Timeout,
+    /// It wrote too much.
+    OverLimit,
     /// Its run was cancelled.
     Cancelled,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Until the deadline.
+    /// Until the deadline, or too much output.
     Running,
     /// The leader ended by itself; until the drain time is over.
     Draining,
@@ -110,14 +116,17 @@ impl Course {
             }
         }
         let in_time = now < self.until;
+        // Of a child that has ended there may be more to read, unless that changes nothing.
+        let worth_reading = facts.pipes_open && !facts.over_limit;
         match self.stage {
-            Stage::Running if facts.ended && facts.pipes_open => {
+            Stage::Running if facts.ended && worth_reading => {
                 self.enter(Stage::Draining, now, self.limits.drain)
             }
             Stage::Running if facts.ended => Step::Settle,
+            Stage::Running if facts.over_limit => self.end(now, Forced::OverLimit),
             Stage::Running if in_time => Step::Wait(self.until),
-            Stage::Running => self.deadline_passed(now),
-            Stage::Draining if in_time && facts.pipes_open => Step::Wait(self.until),
+            Stage::Running => self.end(now, Forced::Timeout),
+            Stage::Draining if in_time && worth_reading => Step::Wait(self.until),
             Stage::Draining => Step::Settle,
             Stage::Asked if in_time && facts.pipes_open => Step::Wait(self.until),
             Stage::Asked if facts.ended => Step::Settle,
@@ -129,8 +138,9 @@ impl Course {
         }
     }
 
-    fn deadline_passed(&mut self, now: Instant) -> Step {
-        self.forced = Some(Forced::Timeout);
+    /// Begins to end it, with grace.
+    fn end(&mut self, now: Instant, why: Forced) -> Step {
+        self.forced = Some(why);
         if self.limits.grace.is_zero() {
             return self.kill(now);
         }
@@ -168,11 +178,13 @@ mod tests {
         reap: Duration::from_secs(5),
     };
 
-    const RUNS: Facts = Facts { ended: false, pipes_open: true, cancelled: false };
-    const ENDED: Facts = Facts { ended: true, pipes_open: false, cancelled: false };
-    const HELD_OPEN: Facts = Facts { ended: true, pipes_open: true, cancelled: false };
-    const SILENT: Facts = Facts { ended: false, pipes_open: false, cancelled: false };
-    const CANCELLED: Facts = Facts { ended: false, pipes_open: true, cancelled: true };
+    const RUNS: Facts =
+        Facts { ended: false, pipes_open: true, over_limit: false, cancelled: false };
+    const ENDED: Facts = Facts { ended: true, pipes_open: false, ..RUNS };
+    const HELD_OPEN: Facts = Facts { ended: true, ..RUNS };
+    const SILENT: Facts = Facts { pipes_open: false, ..RUNS };
+    const OVER_LIMIT: Facts = Facts { over_limit: true, ..RUNS };
+    const CANCELLED: Facts = Facts { cancelled: true, ..RUNS };
 
     /// Walks a course through (second, facts) and checks the step at each; a wait is given as the
     /// second until which it lasts.
@@ -257,6 +269,31 @@ mod tests {
     }
 
     #[test]
+    fn too_much_output_ends_a_child_as_a_deadline_does() {
+        let course = check(
+            LIMITS,
+            &[
+                (3, RUNS, Until(100)),
+                (3, OVER_LIMIT, Now(Step::Terminate)),
+                (3, OVER_LIMIT, Until(13)),
+                (13, OVER_LIMIT, Now(Step::Kill)),
+                (14, Facts { over_limit: true, ..ENDED }, Now(Step::Settle)),
+            ],
+        );
+        assert_eq!(course.forced(), Some(Forced::OverLimit));
+        // What a timed out child writes while it ends makes no difference.
+        let walk = [(100, RUNS, Now(Step::Terminate)), (101, OVER_LIMIT, Until(110))];
+        assert_eq!(check(LIMITS, &walk).forced(), Some(Forced::Timeout));
+    }
+
+    #[test]
+    fn too_much_output_after_the_end_is_not_waited_for() {
+        let too_much = Facts { over_limit: true, ..HELD_OPEN };
+        assert_eq!(check(LIMITS, &[(3, too_much, Now(Step::Settle))]).forced(), None);
+        check(LIMITS, &[(3, HELD_OPEN, Until(4)), (3, too_much, Now(Step::Settle))]);
+    }
+
+    #[test]
     fn a_cancellation_kills_at_once_and_once() {
         let kill = Now(Step::Kill);
         check(
@@ -288,7 +325,7 @@ mod tests {
         // Promise: EX-1
         #[test]
         fn every_course_ends_in_time(
-            news in prop::collection::vec((0..30_u64, any::<bool>(), any::<bool>(), any::<bool>()), 0..40),
+            news in prop::collection::vec((0..30_u64, any::<[bool; 4]>()), 0..40),
         ) {
             let start = Instant::now();
             let end = start + LIMITS.deadline + LIMITS.grace + LIMITS.reap + LIMITS.drain;
@@ -303,10 +340,11 @@ mod tests {
                     Step::Terminate => { prop_assert_eq!(killed, 0); asked += 1 }
                     Step::Kill => killed += 1,
                     Step::Wait(until) => match news.next() {
-                        Some((later, ended, close, cancelled)) => {
+                        Some((later, [ended, close, over_limit, cancelled])) => {
                             now = until.min(now + Duration::from_secs(later));
                             facts.ended |= ended;
                             facts.pipes_open &= !close;
+                            facts.over_limit |= over_limit;
                             facts.cancelled |= cancelled;
                         }
                         None => now = until,

@@ -21,6 +21,14 @@ pub enum PoolErrorKind {
     BinaryNotFound,
     /// `executor.binary_path` names something that this user cannot execute.
     BinaryNotExecutable,
+    /// A program of `executor.wrap`, or one that `executor.limits` needs, is missing.
+    WrapNotFound,
+    /// A program of `executor.wrap`, or one that `executor.limits` needs, cannot be executed by this
+    /// user.
+    WrapNotExecutable,
+    /// Nothing can be run with `executor.limits`: they are higher than this user may set, or too low
+    /// for any program.
+    LimitsUnusable,
     /// The process handles a signal in a way that children cannot be run with.
     SignalDisposition,
     /// The system refused a thread or a descriptor.

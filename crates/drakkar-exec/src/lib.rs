@@ -33,7 +33,8 @@
 //! - **Every run ends exactly once**, withdrawn ones too, and there are no magic exit codes: each
 //!   way to end is a [`TaskOutcome`](drakkar_api::TaskOutcome).
 //! - **Memory is bounded.** `stdout_bytes_max` and `stderr_bytes_max` are kept of each task; the
-//!   rest is read, counted and dropped, so that no task is stopped by a full pipe.
+//!   rest is read, counted and dropped, so that no task is stopped by a full pipe; or, with
+//!   `output_over_limit`, it ends the task.
 //! - **Waiting is fair.** Among equal priorities the owners take turns. How many runs wait is the
 //!   submitter's to bound; the pool refuses none.
 //! - **Starting a task does not depend on the size of this process.** Children borrow its
@@ -55,9 +56,10 @@
 //!
 //! # Limits
 //!
-//! - A process that leaves its group (`setsid`, `setpgid`) escapes the kill. So does one of another
-//!   user, for want of permission.
-//! - The pool's promises end with this process: after a `kill -9` of it, children run on.
+//! - A process that leaves its group (`setsid`, `setpgid`) escapes the kill, unless it is the task's
+//!   program itself. So does one of another user, for want of permission.
+//! - The pool's promises end with this process: after a `kill -9` of it, children run on, except
+//!   programs that got a `parent_death_signal` by `executor.limits`.
 //! - The orphans of a killed group are reaped by the system's first process. If this process is
 //!   that one, as in a container without an init, nobody does: run it with one (`docker run --init`).
 //! - The call that starts a program has no deadline. It ends when the program is loaded, which on a
@@ -87,9 +89,15 @@ mod vfork;
 mod wait4;
 
 mod environment;
+mod limits;
 mod memory;
 mod resolve;
+mod wrap;
 
-pub use config::{FIELDS, PoolConfig, PoolSection};
+mod cpus;
+
+pub use config::{FIELDS, OverLimitPolicy, PoolConfig, PoolSection};
+pub use cpus::Cpus;
 pub use error::{PoolError, PoolErrorKind};
+pub use limits::{DeathSignal, LimitsSection};
 pub use pool::{ProcessPool, Running};

@@ -67,6 +67,12 @@ impl Capture {
         }
     }
 
+    /// Returns the limit if there was more than that.
+    pub(crate) fn limit_passed(&self) -> Option<u64> {
+        let kept_max = self.kept_max as u64;
+        (self.total > kept_max).then_some(kept_max)
+    }
+
     /// Hands out what was kept and starts anew.
     pub(crate) fn take(&mut self) -> Captured {
         let total_bytes = std::mem::take(&mut self.total);
@@ -123,6 +129,7 @@ mod tests {
             for _ in 0..2 {
                 let captured = capture(&mut subject, chunks);
                 let total: usize = chunks.iter().sum();
+                assert_eq!(subject.limit_passed(), None, "it starts anew");
                 assert_eq!(captured.total_bytes, total as u64);
                 assert_eq!(captured.bytes.len(), total.min(kept_max));
                 assert_eq!(captured.is_truncated(), total > kept_max);
@@ -163,7 +170,23 @@ mod tests {
         subject.sweep(reader.as_fd());
         rustix::io::write(&writer, &[b'x'; 5_000]).expect("the pipe is empty");
         subject.sweep(reader.as_fd());
+        assert_eq!(subject.limit_passed(), Some(100));
         let captured = subject.take();
         assert_eq!((captured.bytes.len(), captured.total_bytes), (100, 5_000));
+    }
+
+    #[test]
+    fn a_limit_is_passed_by_what_is_beyond_it() {
+        let check = |kept_max, size, expect| {
+            let (reader, writer) = pipe();
+            rustix::io::write(&writer, &vec![b'x'; size]).expect("the pipe is empty");
+            let mut subject = Capture::new(kept_max);
+            subject.sweep(reader.as_fd());
+            assert_eq!(subject.limit_passed(), expect);
+        };
+        check(100, 100, None);
+        check(100, 101, Some(100));
+        check(0, 0, None);
+        check(0, 1, Some(0));
     }
 }

@@ -10,11 +10,13 @@ use crate::course::Limits;
 use crate::environment::Environment;
 use crate::error::{PoolError, PoolErrorKind};
 use crate::gate::Gate;
+use crate::limits;
 use crate::listener::{tell_finished, tell_started};
 use crate::reaper::Reaper;
-use crate::resolve::{Resolver, SpawnFault};
+use crate::resolve::{Resolver, SpawnFault, check_executable};
 use crate::signal::check_dispositions;
 use crate::spawn::dev_null;
+use crate::wrap::Wrap;
 use drakkar_api::{
     CancelScope, Epoch, Execution, Executor, Priority, Reply, ReplyReceiver, Run, RunId,
     RunListener, Slots, SpawnErrorKind, Task, TaskOutcome,
@@ -35,6 +37,12 @@ use std::time::{Duration, Instant};
 /// What closing may take beyond the reap timeout: time for threads to be scheduled and to end.
 const CLOSE_MARGIN: Duration = Duration::from_secs(1);
 
+/// What is kept of what the tools say that set limits.
+const TRIAL_BYTES_MAX: usize = 4096;
+
+/// How long they may take to start a program that does nothing.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A bounded pool of processes: the [`Executor`] that runs tasks as programs.
 ///
 /// Made by [`start`](ProcessPool::start). It is driven through [`Executor`], or without an engine
@@ -54,6 +62,7 @@ struct Shared {
     environment: Environment,
     resolver: Resolver,
     default_program: Option<Arc<Path>>,
+    wrap: Option<Wrap>,
     /// What tasks without input read.
     null: OwnedFd,
     bells: Vec<Bell>,
@@ -85,19 +94,21 @@ impl ProcessPool {
     /// The owner of the runs that [`run`](ProcessPool::run) submits.
     const OWN: Epoch = Epoch::new(u64::MAX);
 
-    /// Resolves the default program, computes the shared environment and starts the slots.
+    /// Resolves the default program and the wrap, tries the limits, computes the shared environment
+    /// and starts the slots.
     ///
     /// # Errors
     ///
-    /// When the default program is missing or not executable, when this process handles SIGCHLD or
-    /// SIGPIPE in a way that children cannot be run with, and when the system refuses a thread or a
-    /// descriptor.
+    /// When the default program or one of the wrap is missing or not executable, when no program can
+    /// be run with the limits, when this process handles SIGCHLD or SIGPIPE in a way that children
+    /// cannot be run with, and when the system refuses a thread or a descriptor.
     pub fn start(config: PoolConfig) -> Result<Self, PoolError> {
         check_dispositions()?;
         let here = std::env::current_dir()
             .map_err(|error| PoolError::resources("the working directory", error))?;
         let resolver = Resolver::new(std::env::var_os("PATH").as_deref(), here);
         let default_program = resolve_default(&config, &resolver)?;
+        let wrap = Wrap::new(&config, &resolver)?;
         let bells: Result<Vec<_>, _> = (0..config.slots).map(|_| Bell::new()).collect();
         let inherited = config.env_inherit_parent.then(std::env::vars_os);
         let environment = Environment::new(
@@ -115,6 +126,7 @@ impl ProcessPool {
             environment,
             resolver,
             default_program,
+            wrap,
             null: dev_null().map_err(|error| PoolError::resources("/dev/null", error.into()))?,
             bells: bells.map_err(|error| PoolError::resources("a descriptor", error))?,
             reaper: Reaper::new(),
@@ -122,6 +134,7 @@ impl ProcessPool {
             work: Condvar::new(),
             config,
         });
+        shared.try_limits()?;
         let reaping = Arc::clone(&shared);
         spawn_thread("drakkar-reaper".to_owned(), move || {
             OF_A_POOL.set(true);
@@ -318,19 +331,10 @@ impl Shared {
         if bell.is_rung() {
             return Execution::without_process(TaskOutcome::Cancelled);
         }
-        let program = match self.program_of(task) {
-            Ok(program) => program,
-            Err(fault) => return failed_to_start(fault, Duration::ZERO),
+        let execution = match self.program_of(task) {
+            Ok(program) => supervisor.run(&self.order(task, &program), bell, &self.reaper),
+            Err(fault) => failed_to_start(fault, Duration::ZERO),
         };
-        let order = Order {
-            task,
-            program: &program,
-            environment: &self.environment,
-            null: self.null.as_fd(),
-            limits: self.limits_of(task),
-            measure_peak_memory: self.config.measure_peak_memory,
-        };
-        let execution = supervisor.run(&order, bell, &self.reaper);
         if let TaskOutcome::SpawnFailure { kind: SpawnErrorKind::NotFound, .. } = execution.outcome
         {
             task.binary.iter().for_each(|program| self.resolver.forget(program));
@@ -339,14 +343,48 @@ impl Shared {
     }
 
     fn program_of(&self, task: &Task) -> Result<Arc<Path>, SpawnFault> {
-        match (&task.binary, &self.default_program) {
-            (Some(program), _) => self.resolver.resolve(program),
-            (None, Some(program)) => Ok(Arc::clone(program)),
+        let program = match (&task.binary, &self.default_program) {
+            (Some(program), _) => self.resolver.resolve(program)?,
+            (None, Some(program)) => Arc::clone(program),
             (None, None) => {
                 let reason = "the task has no binary and executor.binary_path is not set";
-                Err(SpawnFault::new(SpawnErrorKind::NoBinary, reason))
+                return Err(SpawnFault::new(SpawnErrorKind::NoBinary, reason));
             }
+        };
+        // Started by a wrap, a program that is not there would be an exit code of the wrap's.
+        if self.wrap.as_ref().is_some_and(Wrap::shares_paths) {
+            check_executable(&program)?;
         }
+        Ok(program)
+    }
+
+    fn order<'a>(&'a self, task: &'a Task, program: &'a Path) -> Order<'a> {
+        Order {
+            task,
+            program,
+            wrap: self.wrap.as_ref(),
+            environment: &self.environment,
+            null: self.null.as_fd(),
+            limits: self.limits_of(task),
+            output_over_limit: self.config.output_over_limit,
+            measure_peak_memory: self.config.measure_peak_memory,
+        }
+    }
+
+    /// Runs a program that does nothing with `executor.limits`, if anything is set there: better one
+    /// error at start than one for each task.
+    fn try_limits(&self) -> Result<(), PoolError> {
+        let Some(tool) = self.wrap.as_ref().and_then(Wrap::tool) else { return Ok(()) };
+        let task = Task::default().arg("--version").timeout(TRIAL_TIMEOUT);
+        let mut supervisor = Supervisor::new(TRIAL_BYTES_MAX, TRIAL_BYTES_MAX);
+        let tried = supervisor.run(&self.order(&task, tool), &self.bells[0], &self.reaper);
+        if tried.outcome.is_success() {
+            return Ok(());
+        }
+        let (path, outcome, stderr) = (limits::PATH, &tried.outcome, tried.stderr.text());
+        let message =
+            format!("{path}: no program runs with them; one {outcome}: {}", stderr.trim());
+        Err(PoolError::new(PoolErrorKind::LimitsUnusable, message))
     }
 
     fn limits_of(&self, task: &Task) -> Limits {

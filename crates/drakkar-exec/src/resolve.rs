@@ -76,11 +76,8 @@ impl Resolver {
     /// Resolves `program` and checks that it can be executed now.
     pub(crate) fn resolve_executable(&self, program: &Path) -> Result<Arc<Path>, SpawnFault> {
         let absolute = self.resolve(program)?;
-        match look_at(&absolute) {
-            Candidate::Executable => Ok(absolute),
-            Candidate::Missing => Err(not_found(&absolute)),
-            Candidate::NotExecutable => Err(not_executable(&absolute)),
-        }
+        check_executable(&absolute)?;
+        Ok(absolute)
     }
 
     fn search(&self, name: &Path) -> Result<PathBuf, SpawnFault> {
@@ -104,6 +101,15 @@ impl Resolver {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Arc<Path>>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Checks that the file at `path` can be executed now.
+pub(crate) fn check_executable(path: &Path) -> Result<(), SpawnFault> {
+    match look_at(path) {
+        Candidate::Executable => Ok(()),
+        Candidate::Missing => Err(not_found(path)),
+        Candidate::NotExecutable => Err(not_executable(path)),
     }
 }
 

@@ -10,8 +10,8 @@ use crate::reaper::Reaper;
 use crate::wait4::{self, Accounts};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, pidfd_open,
-    test_kill_process_group, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpgid, kill_process,
+    kill_process_group, pidfd_open, test_kill_process_group, waitid,
 };
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -118,12 +118,20 @@ impl<'a> Leader<'a> {
         };
     }
 
-    /// Signals the whole group.
+    /// Signals the whole group, and the leader wherever it is.
+    ///
+    /// A leader that has moved to another group is signalled alone: that group may be anybody's, even
+    /// this process's own. For SIGKILL nobody asks where it is, as it might move in between.
     pub(crate) fn signal(&self, signal: Signal) {
-        if !self.reaped {
-            // The leader is there to receive it, so this fails only for want of permission, say
-            // when the program runs as another user. Then the reap timeout ends the matter.
-            kill_process_group(self.pid, signal).ok();
+        if self.reaped {
+            return;
+        }
+        // The leader is there to receive them, so these fail only for want of permission, say when
+        // the program runs as another user; then the reap timeout ends the matter. Or the group is
+        // empty, because the leader has left it.
+        kill_process_group(self.pid, signal).ok();
+        if signal == Signal::KILL || getpgid(Some(self.pid)) != Ok(self.pid) {
+            kill_process(self.pid, signal).ok();
         }
     }
 
@@ -137,7 +145,7 @@ impl<'a> Leader<'a> {
         if self.reaped {
             return Settled { accounts: None, leftovers: false };
         }
-        self.signal(Signal::KILL);
+        kill_process_group(self.pid, Signal::KILL).ok();
         let accounts = match wait4::reap(self.pid) {
             Ok(Some(accounts)) => Some(accounts),
             // Not expected of a leader that has ended. It goes to the reaper.

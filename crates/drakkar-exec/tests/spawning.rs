@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "what the pool does is compared with a fork")]
 
 use drakkar_api::{Task, TaskOutcome};
-use drakkar_exec::{PoolSection, ProcessPool};
+use drakkar_exec::{DeathSignal, LimitsSection, PoolSection, ProcessPool};
 use std::fs;
 use std::os::unix::process::CommandExt;
 
@@ -39,16 +39,27 @@ fn children_are_started_without_a_fork() {
         max_executors: 1,
         ..PoolSection::default()
     };
-    let pool = ProcessPool::start(section.validate().expect("valid")).expect("it starts");
-    for task in [
-        Task::default(),
-        Task::default().binary("cat").stdin("x").env("PATH", "/nowhere"),
-        Task::default().binary("/bin/sh").args(["-c", "exit 0"]).env("A", "b"),
-    ] {
-        let execution = pool.run(task).wait();
-        assert_eq!(execution.outcome, TaskOutcome::Success);
-        let spawned = faults_of_touching(&mut heap);
-        assert!(spawned <= settled + 8, "{spawned} faults, {settled} without a child");
+    let wrap = vec!["env".to_owned(), "A=b".to_owned()];
+    let wrapped = PoolSection { wrap, ..section.clone() };
+    let limits = LimitsSection {
+        open_files: Some(64),
+        parent_death_signal: Some(DeathSignal::Kill),
+        ..LimitsSection::default()
+    };
+    let limited = PoolSection { limits, ..section.clone() };
+    for section in [section, wrapped, limited] {
+        let pool = ProcessPool::start(section.validate().expect("valid")).expect("it starts");
+        faults_of_touching(&mut heap);
+        for task in [
+            Task::default(),
+            Task::default().binary("cat").stdin("x").env("PATH", "/nowhere"),
+            Task::default().binary("/bin/sh").args(["-c", "exit 0"]).env("A", "b"),
+        ] {
+            let execution = pool.run(task).wait();
+            assert_eq!(execution.outcome, TaskOutcome::Success);
+            let spawned = faults_of_touching(&mut heap);
+            assert!(spawned <= settled + 8, "{spawned} faults, {settled} without a child");
+        }
     }
 
     // The same with a fork is seen: even in huge pages of 2 MiB there are 32 of them.

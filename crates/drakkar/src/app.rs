@@ -2,6 +2,7 @@
 
 use crate::align;
 use crate::config::{Config, ConfigError, Draft};
+use crate::cpus;
 use crate::error::{Error, ErrorKind};
 use crate::exit::{self, Emergency};
 use crate::health::Health;
@@ -20,7 +21,7 @@ use drakkar_api::{
 use drakkar_core::{
     AnySink, Engine, EngineParts, PeriodicErrorPolicy, PeriodicTask, TokioClock, ZeroInterval,
 };
-use drakkar_exec::ProcessPool;
+use drakkar_exec::{Cpus, ProcessPool};
 use drakkar_source_kafka::KafkaSource;
 use std::any::Any;
 use std::fmt;
@@ -130,7 +131,18 @@ impl<H: Handler> App<H> {
     }
 
     /// Lets `change` change the loaded configuration before anything starts, say to size the pool by
-    /// the machine. The result is checked again. It is not called when the file has problems.
+    /// the CPUs that the worker may use. The result is checked again. It is not called when the file has
+    /// problems.
+    ///
+    /// ```
+    /// # use drakkar::prelude::*;
+    /// # fn sized<H: Handler>(app: App<H>) -> App<H> {
+    /// app.on_startup(|config| {
+    ///     config.set("executor.max_executors", drakkar::Cpus::available().count())?;
+    ///     Ok(())
+    /// })
+    /// # }
+    /// ```
     #[must_use]
     pub fn on_startup(
         mut self,
@@ -300,6 +312,7 @@ impl<H: Handler> App<H> {
             ProcessPool::start(parts.pool).map_err(|error| Error::start("executor", error))?;
         let pool = Arc::new(pool);
         emergency.keep_pool(&pool);
+        cpus::tell_shortage(pool.slots().total, Cpus::available());
         let recorder = install_recorder();
         let source = KafkaSource::new(parts.client, parts.source, &info.worker_id);
         let identity = Identity {

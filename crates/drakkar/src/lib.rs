@@ -69,6 +69,7 @@ mod error;
 pub mod prelude;
 
 mod align;
+mod cpus;
 mod exit;
 mod health;
 mod logging;
@@ -87,6 +88,7 @@ mod pages;
 struct Readme;
 
 pub use app::App;
+pub use drakkar_exec::Cpus;
 pub use error::{Error, ErrorKind};
 
 /// What the application answers.

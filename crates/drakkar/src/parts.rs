@@ -285,6 +285,18 @@ mod tests {
             &format!("kafka: {{brokers: 'a:0', heartbeat_interval_ms: 50000}}\n{sinks}"),
             &["kafka.heartbeat_interval_ms", "kafka.brokers"],
         );
+        for (executor, path) in [
+            ("{wrap: [nice], limits: {cpu_seconds: 5}}", "executor.wrap"),
+            ("{wrap: [\"\"]}", "executor.wrap[0]"),
+            ("{limits: {cpu_seconds: 0}}", "executor.limits.cpu_seconds"),
+            ("{limits: {cpu_secondz: 5}}", "executor.limits.cpu_secondz"),
+            ("{limits: {parent_death_signal: HUP}}", "executor.limits.parent_death_signal"),
+            ("{output_over_limit: explode}", "executor.output_over_limit"),
+        ] {
+            check(&format!("executor: {executor}\n{sinks}"), &[path]);
+        }
+        let fine = "{limits: {cpu_seconds: 5, parent_death_signal: KILL}, output_over_limit: fail}";
+        check(&format!("executor: {fine}\n{sinks}"), &[]);
         check(
             "kafka: {client_config: {group.id: x}}\nsinks: {kafka: {a: {topic: t}, b: {topic: t}}}",
             &["kafka.client_config.group.id"],

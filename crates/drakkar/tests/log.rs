@@ -25,10 +25,12 @@ async fn the_log_of_a_failed_start_tells_the_sinks_and_why() {
     let port = taken.local_addr().expect("it has one").port();
     let folder = tempfile::tempdir().expect("a folder");
     let log = folder.path().join("worker.log");
+    let slots = drakkar::Cpus::available().count() + 1;
     let text = format!(
         "kafka:\n  source_topic: jobs\n  security: {{protocol: sasl_plaintext, mechanism: PLAIN, \
          username: me, password: {PASSWORD}}}\n\
          sinks: {{filesystem: {{first: {{base_path: '{out}'}}, second: {{base_path: '{out}'}}}}}}\n\
+         executor: {{max_executors: {slots}}}\n\
          metrics: {{host: 127.0.0.1, port: {port}}}\n\
          logging: {{output: '{log}'}}",
         out = folder.path().display(),
@@ -50,6 +52,11 @@ async fn the_log_of_a_failed_start_tells_the_sinks_and_why() {
     assert_eq!(sinks["level"], "info");
     assert_eq!(sinks["category"], "sink");
     assert_eq!(sinks["sinks"], "filesystem:first filesystem:second");
+
+    let shortage = line("executor_slots_exceed_cpus");
+    assert_eq!(shortage["level"], "warning");
+    assert_eq!(shortage["slots"], slots);
+    assert_eq!(shortage["cpus"], slots - 1);
 
     let failed = line("drakkar_failed");
     assert_eq!(failed["level"], "error");

@@ -8,3 +8,4 @@ mod deadlines;
 mod outcomes;
 mod scheduling;
 mod support;
+mod wraps;

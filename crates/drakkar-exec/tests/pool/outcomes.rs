@@ -1,8 +1,8 @@
 //! How tasks end, and what is known of them then.
 
-use crate::support::{assert_outcome, eventually, is_alive, pids, pool, run_sh, sh};
+use crate::support::{PATIENCE, assert_outcome, eventually, is_alive, pids, pool, run_sh, sh};
 use drakkar_api::{Execution, SpawnErrorKind, Task, TaskOutcome};
-use drakkar_exec::{PoolConfig, PoolErrorKind, PoolSection, ProcessPool};
+use drakkar_exec::{OverLimitPolicy, PoolConfig, PoolErrorKind, PoolSection, ProcessPool};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,11 +33,6 @@ fn a_death_by_signal_is_told() {
 }
 
 #[test]
-fn output_is_bytes() {
-    assert_eq!(run_sh(r"printf '\377\000\376ok'").stdout.bytes.as_ref(), b"\xff\0\xfeok");
-}
-
-#[test]
 fn output_beyond_the_limit_is_counted_and_dropped() {
     let pool = pool(|section| {
         section.stdout_bytes_max = 1_000_000;
@@ -55,6 +50,56 @@ fn output_beyond_the_limit_is_counted_and_dropped() {
     let execution = pool.run(sh("echo short")).wait();
     assert_eq!(execution.stdout.text(), "short\n");
     assert!(!execution.stdout.is_truncated());
+}
+
+#[test]
+fn output_beyond_the_limit_fails_the_task_if_so_set() {
+    let pool = pool(|section| {
+        section.output_over_limit = OverLimitPolicy::Fail;
+        section.stdout_bytes_max = 1000;
+        section.stderr_bytes_max = 10;
+    });
+    let check = |script: &str, limit_bytes: u64| {
+        let execution = pool.run(sh(script)).wait();
+        assert_outcome(&execution, &TaskOutcome::OutputOverLimit { limit_bytes });
+        assert!(execution.duration < PATIENCE && execution.usage.is_some(), "{execution:?}");
+        assert!(execution.stdout.bytes.len() <= 1000 && execution.stderr.bytes.len() <= 10);
+        execution
+    };
+    // Whether the program still runs when that is seen, or has ended, with whatever code.
+    let flood = check("yes", 1000);
+    assert!(flood.stdout.is_truncated() && flood.stdout.bytes.len() == 1000, "{flood:?}");
+    check("yes | head -c 1001", 1000);
+    check("yes | head -c 1001; exit 3", 1000);
+    check("echo more than ten bytes >&2", 10);
+    // Nobody waits for more, and nobody survives.
+    for script in ["sleep 1000 & echo $!; yes | head -c 1001", "sleep 1000 & echo $!; yes"] {
+        let held = check(script, 1000);
+        let pid = held.stdout.text().lines().next().and_then(|line| line.parse().ok());
+        let pid = pid.expect("a process id");
+        eventually("the whole group is gone", || !is_alive(pid));
+    }
+
+    for (script, length) in [("yes | head -c 1000", 1000), ("printf 1234567890 >&2", 0)] {
+        let execution = pool.run(sh(script)).wait();
+        assert_outcome(&execution, &TaskOutcome::Success);
+        assert_eq!(execution.stdout.bytes.len(), length);
+    }
+}
+
+/// What a task writes while it is ended for another reason is not that reason.
+#[test]
+fn a_deadline_comes_before_output_beyond_the_limit() {
+    let pool = pool(|section| {
+        section.output_over_limit = OverLimitPolicy::Fail;
+        section.stdout_bytes_max = 5;
+        section.kill_grace_seconds = PATIENCE.as_secs_f64();
+    });
+    let limit = Duration::from_secs(2);
+    let script = "trap 'echo much more; exit 0' TERM; while :; do sleep 0.01; done";
+    let execution = pool.run(sh(script).timeout(limit)).wait();
+    assert_outcome(&execution, &TaskOutcome::Timeout { limit });
+    assert!(execution.stdout.is_truncated(), "{execution:?}");
 }
 
 #[test]

@@ -40,6 +40,25 @@ fn runs_start_by_priority_then_in_turns_then_by_offset() {
     assert!(heard.finished[&4][0].queue_wait >= heard.finished[&6][0].queue_wait);
 }
 
+/// In the original, priorities that could not be compared lost a slot for ever. Here they are
+/// numbers, so this cannot be; what the extremes of their range do, can be tried.
+#[test]
+fn no_priority_costs_a_slot() {
+    let pool = pool(|_| {});
+    let recorder = Recorder::new();
+    let barrier = occupy(&pool, &recorder);
+    for (id, priority) in [(1, i64::MAX), (2, 0), (3, i64::MIN), (4, i64::MAX), (5, i64::MIN)] {
+        recorder.submit_with(&pool, id, id, priority, at(0));
+    }
+    barrier.open();
+    let heard = recorder.wait_for("all end", |heard| heard.finished.len() == 6);
+    assert_eq!(heard.started, [1000, 3, 5, 2, 1, 4]);
+    recorder.submit(&pool, 1, 6, at(0));
+    assert_outcome(&recorder.wait_finished(6), &TaskOutcome::Success);
+    wait_on(pool.close());
+    assert_eq!(pool.slots(), Slots { total: 1, active: 0, waiting: 0 });
+}
+
 #[test]
 fn waiting_runs_are_withdrawn_by_id() {
     let pool = pool(|_| {});

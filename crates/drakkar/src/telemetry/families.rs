@@ -61,6 +61,22 @@ const E2E_BUCKETS: &[f64] = &[
 const HOOK_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 const SINK_BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+/// From 16 MiB to 64 GiB: less is seldom known, see `executor.measure_peak_memory`.
+const MEMORY_BUCKETS: &[f64] = &[
+    16_777_216.0,
+    33_554_432.0,
+    67_108_864.0,
+    134_217_728.0,
+    268_435_456.0,
+    536_870_912.0,
+    1_073_741_824.0,
+    2_147_483_648.0,
+    4_294_967_296.0,
+    8_589_934_592.0,
+    17_179_869_184.0,
+    34_359_738_368.0,
+    68_719_476_736.0,
+];
 const PERIODIC_BUCKETS: &[f64] = &[0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0];
 
 /// The buckets of histograms of the user's own.
@@ -102,6 +118,9 @@ pub(super) const LEFTOVERS_KILLED: &str = "drakkar_task_leftovers_killed_total";
 pub(super) const STDIN_CLOSED_EARLY: &str = "drakkar_task_stdin_closed_early_total";
 pub(super) const TASK_DURATION: &str = "drakkar_executor_duration_seconds";
 pub(super) const QUEUE_WAIT: &str = "drakkar_executor_queue_wait_seconds";
+pub(super) const SPAWN_DURATION: &str = "drakkar_executor_spawn_seconds";
+pub(super) const TASK_CPU: &str = "drakkar_task_cpu_seconds";
+pub(super) const TASK_PEAK_MEMORY: &str = "drakkar_task_peak_memory_bytes";
 pub(super) const TIMEOUTS: &str = "drakkar_executor_timeouts_total";
 pub(super) const RETRIES: &str = "drakkar_task_retries_total";
 pub(super) const PRECOMPUTED: &str = "drakkar_tasks_precomputed_total";
@@ -291,6 +310,30 @@ pub(super) const FAMILIES: &[Family] = &[
         Recorder,
         "How long attempts waited for a slot.",
     ),
+    family(
+        SPAWN_DURATION,
+        Histogram(TASK_BUCKETS),
+        &[],
+        Recorder,
+        "How long it took to start the programs of attempts: until the program was loaded, or what \
+         `executor.wrap` or `executor.limits` puts before it.",
+    ),
+    family(
+        TASK_CPU,
+        Histogram(TASK_BUCKETS),
+        &[],
+        Recorder,
+        "CPU time of attempts, in user code and in the kernel: of the program and of the children that \
+         it waited for.",
+    ),
+    family(
+        TASK_PEAK_MEMORY,
+        Histogram(MEMORY_BUCKETS),
+        &[],
+        Recorder,
+        "Peak memory of attempts, of the program or the largest child that it waited for, in bytes. \
+         Only where it is known: see `executor.measure_peak_memory`.",
+    ),
     family(TIMEOUTS, Counter, &[], Recorder, "Attempts that ended at their deadline."),
     family(RETRIES, Counter, &[], Recorder, "Failed attempts that are followed by another."),
     family(PRECOMPUTED, Counter, &[], Recorder, "Precomputed results taken."),
@@ -454,7 +497,8 @@ Series of a partition disappear when it is revoked or lost, so that sums over al
 
     fn reference() -> String {
         let mut page = INTRODUCTION.to_owned();
-        let mut buckets = String::from("\n## Buckets\n\nUpper bounds in seconds.\n\n");
+        let mut buckets =
+            String::from("\n## Buckets\n\nUpper bounds, in the unit that the name ends with.\n\n");
         for Family { name, kind, labels, about, home } in FAMILIES {
             let home = if *home == Home::Page { "page" } else { "recorder" };
             let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
@@ -480,7 +524,7 @@ Series of a partition disappear when it is revoked or lost, so that sums over al
             assert!(name.starts_with("drakkar_") || name.starts_with("process_"), "{name}");
             assert_eq!(name.ends_with("_total"), *kind == Counter, "{name}");
             if let Histogram(bounds) = kind {
-                assert!(name.ends_with("_seconds"), "{name}");
+                assert!(name.ends_with("_seconds") || name.ends_with("_bytes"), "{name}");
                 assert!(bounds.is_sorted(), "{name}");
             }
             let same = FAMILIES.iter().filter(|family| family.name == *name).count();

@@ -208,6 +208,9 @@ impl LogObserver {
         let stderr_truncated = odd(execution.stderr.is_truncated());
         let leftovers_killed = odd(execution.leftovers_killed);
         let stdin_closed_early = odd(execution.stdin_closed_early);
+        let usage = execution.usage.as_ref();
+        let cpu_seconds = usage.map(|usage| (usage.user + usage.system).as_secs_f64());
+        let peak_memory_bytes = usage.and_then(|usage| usage.peak_memory_bytes);
         match &execution.outcome {
             TaskOutcome::Success => {
                 task_line!(
@@ -217,6 +220,8 @@ impl LogObserver {
                     path,
                     precomputed = execution.precomputed,
                     duration_seconds = execution.duration.as_secs_f64(),
+                    cpu_seconds,
+                    peak_memory_bytes,
                     stdout_truncated,
                     stderr_truncated,
                     leftovers_killed,
@@ -235,6 +240,7 @@ impl LogObserver {
                     outcome = outcome.as_str(), exit_code = outcome.exit_code(),
                     pid = execution.pid, error = %outcome, spawn_error_kind,
                     duration_seconds = execution.duration.as_secs_f64(),
+                    cpu_seconds, peak_memory_bytes,
                     stdout_truncated, stderr_truncated, leftovers_killed, stdin_closed_early);
             }
         }

@@ -119,6 +119,7 @@ impl MetricsObserver {
         if execution.precomputed {
             handles.precomputed.increment(1);
         }
+        handles.observe_process(execution);
         handles.observe_oddities(execution);
         let outcome = &execution.outcome;
         if let Some(counter) = handles.outcomes.get(outcome.as_str()) {
@@ -294,6 +295,9 @@ struct Handles {
     stdin_closed_early: Counter,
     task_duration: Histogram,
     queue_wait: Histogram,
+    spawn_duration: Histogram,
+    task_cpu: Histogram,
+    task_peak_memory: Histogram,
     timeouts: Counter,
     retries: Counter,
     precomputed: Counter,
@@ -368,6 +372,9 @@ impl Handles {
             stdin_closed_early: counter(names::STDIN_CLOSED_EARLY, &[]),
             task_duration: histogram(names::TASK_DURATION, &[]),
             queue_wait: histogram(names::QUEUE_WAIT, &[]),
+            spawn_duration: histogram(names::SPAWN_DURATION, &[]),
+            task_cpu: histogram(names::TASK_CPU, &[]),
+            task_peak_memory: histogram(names::TASK_PEAK_MEMORY, &[]),
             timeouts: counter(names::TIMEOUTS, &[]),
             retries: counter(names::RETRIES, &[]),
             precomputed: counter(names::PRECOMPUTED, &[]),
@@ -401,6 +408,20 @@ impl Handles {
             dlq_messages: counter(names::DLQ_MESSAGES, &[]),
             dlq_failures: counter(names::DLQ_FAILURES, &[]),
             dlq_dropped: counter(names::DLQ_DROPPED, &[]),
+        }
+    }
+
+    /// Counts what the process of an attempt cost, if there was one, however it ended.
+    fn observe_process(&self, execution: &Execution) {
+        if execution.pid.is_some() {
+            self.spawn_duration.record(execution.spawn);
+        }
+        let Some(usage) = &execution.usage else { return };
+        self.task_cpu.record(usage.user + usage.system);
+        if let Some(bytes) = usage.peak_memory_bytes {
+            #[expect(clippy::cast_precision_loss, reason = "no memory has 2^53 bytes")]
+            let bytes = bytes as f64;
+            self.task_peak_memory.record(bytes);
         }
     }
 

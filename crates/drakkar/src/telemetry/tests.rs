@@ -6,9 +6,9 @@ use super::{Exposition, Gauges, Identity, LogObserver, MetricsObserver, install_
 use bytes::Bytes;
 use drakkar_api::{
     Captured, Clock, CommitOffset, DecodeError, Event, Execution, Hook, Instant, MessageEnd,
-    Observer, Offset, PartitionId, Precomputed, Settlement, SinkError, SinkErrorKind, SinkId,
-    SinkKind, Slots, SourceError, SourceErrorKind, SpawnErrorKind, Task, TaskOutcome, TaskPath,
-    Timestamp, WindowId,
+    Observer, Offset, PartitionId, Precomputed, ResourceUsage, Settlement, SinkError,
+    SinkErrorKind, SinkId, SinkKind, Slots, SourceError, SourceErrorKind, SpawnErrorKind, Task,
+    TaskOutcome, TaskPath, Timestamp, WindowId,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,11 +114,25 @@ fn emit_all(observe: &dyn Fn(&Event<'_>)) {
     observe(&Event::TaskFinished { path, execution: &odd });
     let odd = Execution {
         stderr: flooded(),
+        pid: Some(7),
+        spawn: Duration::from_millis(2),
+        usage: Some(ResourceUsage {
+            user: Duration::from_millis(30),
+            system: Duration::from_millis(15),
+            peak_memory_bytes: Some(100_000_000),
+        }),
         leftovers_killed: true,
         stdin_closed_early: true,
         ..Execution::without_process(TaskOutcome::ExitCode(1))
     };
     observe(&Event::TaskFinished { path, execution: &odd });
+    let small = ResourceUsage { user: SECOND, ..ResourceUsage::default() };
+    let killed = Execution {
+        pid: Some(8),
+        usage: Some(small),
+        ..Execution::without_process(TaskOutcome::Cancelled)
+    };
+    observe(&Event::TaskFinished { path, execution: &killed });
     let precomputed = &Execution::from_precomputed(&Precomputed::stdout("x"));
     observe(&Event::TaskFinished { path, execution: precomputed });
     observe(&Event::TaskRetried { path, delay: SECOND });
@@ -203,7 +217,7 @@ fn every_event_is_counted() {
         "drakkar_task_outcomes_total{outcome=\"timeout\"} 1",
         "drakkar_task_outcomes_total{outcome=\"spawn_failure\"} 2",
         "drakkar_task_outcomes_total{outcome=\"output_over_limit\"} 1",
-        "drakkar_task_outcomes_total{outcome=\"cancelled\"} 1",
+        "drakkar_task_outcomes_total{outcome=\"cancelled\"} 2",
         "drakkar_task_spawn_failures_total{kind=\"not_found\"} 1",
         "drakkar_task_spawn_failures_total{kind=\"permission_denied\"} 1",
         "drakkar_task_spawn_failures_total{kind=\"no_binary\"} 0",
@@ -215,6 +229,14 @@ fn every_event_is_counted() {
         "drakkar_executor_duration_seconds_bucket{le=\"1\"} 3",
         "drakkar_executor_queue_wait_seconds_bucket{le=\"0.01\"} 0",
         "drakkar_executor_queue_wait_seconds_bucket{le=\"0.025\"} 1",
+        "drakkar_executor_spawn_seconds_count 2",
+        "drakkar_executor_spawn_seconds_bucket{le=\"0.001\"} 1",
+        "drakkar_executor_spawn_seconds_bucket{le=\"0.0025\"} 2",
+        "drakkar_task_cpu_seconds_count 2",
+        "drakkar_task_cpu_seconds_sum 1.045",
+        "drakkar_task_peak_memory_bytes_count 1",
+        "drakkar_task_peak_memory_bytes_bucket{le=\"67108864\"} 0",
+        "drakkar_task_peak_memory_bytes_bucket{le=\"134217728\"} 1",
         "drakkar_executor_timeouts_total 1",
         "drakkar_task_retries_total 1",
         "drakkar_tasks_precomputed_total 1",
@@ -414,8 +436,14 @@ fn every_event_is_told_under_its_name() {
     expect("debug", "executor", "executor_task_completed", "duration_seconds");
     expect("warning", "executor", "executor_task_failed", "exit_code");
     expect("debug", "executor", "executor_task_completed", "stdout_truncated");
-    for field in ["spawn_error_kind", "stderr_truncated", "leftovers_killed", "stdin_closed_early"]
-    {
+    for field in [
+        "spawn_error_kind",
+        "cpu_seconds",
+        "peak_memory_bytes",
+        "stderr_truncated",
+        "leftovers_killed",
+        "stdin_closed_early",
+    ] {
         expect("warning", "executor", "executor_task_failed", field);
     }
     expect("warning", "executor", "executor_task_output_truncated", "stderr_bytes");
