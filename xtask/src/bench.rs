@@ -42,7 +42,7 @@ pub(crate) fn build_worker() -> Result<PathBuf> {
 }
 
 /// Builds the binary of a package that has the same name, in release mode.
-fn build(package: &str) -> Result<PathBuf> {
+pub(crate) fn build(package: &str) -> Result<PathBuf> {
     cargo::run(&mut cargo::command(&["build", "--release", "--package", package])?)?;
     Ok(workspace::target()?.join("release").join(package))
 }

@@ -138,7 +138,7 @@ fn lists_a_test(listed: &str) -> bool {
 }
 
 /// What the tests are told of a service.
-fn variables(service: Service, state: &State) -> Result<Vec<(String, String)>> {
+pub(crate) fn variables(service: Service, state: &State) -> Result<Vec<(String, String)>> {
     let address = format!("DRAKKAR_TEST_{}", service.name().to_uppercase());
     let mut variables = vec![(address.clone(), state.address.to_string())];
     if service == Service::Kafka {

@@ -14,6 +14,7 @@
 mod arguments;
 mod bench;
 mod cargo;
+mod chaos;
 mod ci;
 mod features;
 mod integration;
@@ -40,6 +41,7 @@ Commands:
   features     Build each feature by itself and check what the crates link
   integration  Run the tests that need real services
   bench        Run the benchmarks
+  chaos        Run workers under faults and judge what arrived
   services     Start, stop and show the real services
 
 `cargo xtask <command> --help` says more.
@@ -61,6 +63,7 @@ fn dispatch(mut arguments: Arguments) -> Result<ExitCode> {
     let (help, run): (&str, fn(Arguments) -> Result<ExitCode>) = match command.as_deref() {
         Some("integration") => (integration::HELP, integration::run),
         Some("bench") => (bench::HELP, bench::run),
+        Some("chaos") => (chaos::HELP, chaos::run),
         Some("ci") => (ci::HELP, ci::run),
         Some("features") => (features::HELP, features::run),
         Some("tidy") => (tidy::command::HELP, tidy::command::run),

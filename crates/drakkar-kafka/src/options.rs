@@ -52,6 +52,7 @@ pub const RESERVED: &[(&str, &str)] = &[
     ("group.id", "set kafka.consumer_group instead"),
     ("group.instance.id", "set kafka.group_instance_id instead"),
     ("group.protocol", "set kafka.group_protocol instead"),
+    ("group.remote.assignor", "set kafka.group_remote_assignor instead"),
     ("client.rack", "set kafka.client_rack instead"),
     ("session.timeout.ms", "set kafka.session_timeout_ms instead"),
     ("heartbeat.interval.ms", "set kafka.heartbeat_interval_ms instead"),
@@ -69,7 +70,6 @@ pub const RESERVED: &[(&str, &str)] = &[
         "partitions that stay with a worker must go on working while others move, which only \
          cooperative-sticky permits",
     ),
-    ("group.remote.assignor", "the source is written for the broker's default assignor"),
     ("enable.partition.eof", "the end of a partition is not an event here"),
     (
         "acks",

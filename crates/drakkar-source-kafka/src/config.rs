@@ -9,6 +9,12 @@ use std::time::Duration;
 
 const NAME: Kind = Kind::Text { min_length: 1 };
 
+/// What stands for the worker's name in `group_instance_id`.
+pub const WORKER_ID: &str = "{worker_id}";
+
+const SESSION_TIMEOUT_MS: u32 = 45_000;
+const HEARTBEAT_INTERVAL_MS: u32 = 3_000;
+
 /// The consumer's settings of the section `kafka`, for the reference page and the validator.
 pub const FIELDS: &[Field] = &[
     Field {
@@ -28,16 +34,30 @@ pub const FIELDS: &[Field] = &[
         kind: Kind::Word(&["classic", "consumer"]),
         default: Some("\"classic\""),
         about: "How the group shares partitions: `classic` with cooperative-sticky assignment, or \
-                the newer `consumer` (KIP-848, Kafka 4.0), in which the broker decides and \
-                `session_timeout_ms` and `heartbeat_interval_ms` have no effect.",
+                the newer `consumer` (KIP-848, Kafka 4.0), in which the broker decides. There \
+                `session_timeout_ms` and `heartbeat_interval_ms` must be left out: the broker's \
+                `group.consumer.session.timeout.ms` and `group.consumer.heartbeat.interval.ms` \
+                hold.",
+    },
+    Field {
+        name: "group_remote_assignor",
+        kind: Kind::Optional(&NAME),
+        default: Some("null"),
+        about: "Which of the broker's assignors shares the partitions, such as `uniform` or \
+                `range`; null leaves the choice to the broker. Only with `group_protocol: \
+                consumer`.",
     },
     Field {
         name: "group_instance_id",
         kind: Kind::Optional(&NAME),
         default: Some("null"),
-        about: "A name that is this worker's alone in the group and the same after a restart: a \
-                restart shorter than `session_timeout_ms` then moves no partition (static \
-                membership).",
+        about: "A name that is this worker's alone in the group and the same after a restart \
+                (static membership). `{worker_id}` in it stands for the worker's name, so that \
+                workers can share a file. A worker that ends does not leave the group then: its \
+                partitions wait for it, and nobody works on them, until its session ends; a \
+                restart before that moves no partition. Of two workers with one name, one ends \
+                with an error: with `classic` the older one, with `consumer` the newer one, as \
+                does a restart after a kill until the session has ended.",
     },
     Field {
         name: "client_rack",
@@ -73,14 +93,14 @@ pub const FIELDS: &[Field] = &[
         kind: Kind::Int { min: 1, max: 3_600_000 },
         default: Some("45000"),
         about: "How long the group waits for a sign of life, in milliseconds, before it gives this \
-                worker's partitions to others.",
+                worker's partitions to others. Only with `group_protocol: classic`.",
     },
     Field {
         name: "heartbeat_interval_ms",
         kind: Kind::Int { min: 1, max: 3_600_000 },
         default: Some("3000"),
         about: "How often a sign of life is sent, in milliseconds. Shorter than \
-                `session_timeout_ms`, better a third of it.",
+                `session_timeout_ms`, better a third of it. Only with `group_protocol: classic`.",
     },
     Field {
         name: "connect_timeout_seconds",
@@ -115,7 +135,9 @@ pub struct SourceConfig {
     pub consumer_group: String,
     /// How the group shares partitions.
     pub group_protocol: GroupProtocol,
-    /// A name for static membership.
+    /// Which of the broker's assignors shares the partitions.
+    pub group_remote_assignor: Option<String>,
+    /// A name for static membership, in which `{worker_id}` stands for the worker's name.
     pub group_instance_id: Option<String>,
     /// Where this worker runs.
     pub client_rack: Option<String>,
@@ -173,13 +195,14 @@ impl Default for SourceConfig {
             source_topic: "input-events".to_owned(),
             consumer_group: "drakkar-workers".to_owned(),
             group_protocol: GroupProtocol::Classic,
+            group_remote_assignor: None,
             group_instance_id: None,
             client_rack: None,
             offset_reset: OffsetReset::Earliest,
             max_poll_records: 100,
             max_poll_interval_ms: 300_000,
-            session_timeout_ms: 45_000,
-            heartbeat_interval_ms: 3_000,
+            session_timeout_ms: SESSION_TIMEOUT_MS,
+            heartbeat_interval_ms: HEARTBEAT_INTERVAL_MS,
             connect_timeout_seconds: 30,
             queued_max_kbytes: 1024,
             fetch_wait_max_ms: 500,
@@ -199,7 +222,9 @@ impl SourceConfig {
     pub fn validate(self, path: &str, drain_timeout: Duration) -> Result<SourceSettings, Problems> {
         let mut problems = Problems::new();
         self.check_names(path, &mut problems);
+        self.check_instance(path, &mut problems);
         self.check_ranges(path, &mut problems);
+        self.check_protocol(path, &mut problems);
         self.check_times(path, drain_timeout, &mut problems);
         problems.into_result(())?;
         let topic = Arc::from(self.source_topic.as_str());
@@ -215,12 +240,60 @@ impl SourceConfig {
         }
         let names = [
             ("consumer_group", Some(&self.consumer_group)),
+            ("group_remote_assignor", self.group_remote_assignor.as_ref()),
             ("group_instance_id", self.group_instance_id.as_ref()),
             ("client_rack", self.client_rack.as_ref()),
         ];
         for (name, value) in names {
             if value.is_some_and(|value| value.trim().is_empty() || value.contains('\0')) {
                 problems.push(format!("{path}.{name}"), "must not be empty");
+            }
+        }
+    }
+
+    /// Checks that nothing but the worker's name is to be filled in: a mistyped placeholder would be
+    /// the same name for all workers.
+    fn check_instance(&self, path: &str, problems: &mut Problems) {
+        let Some(id) = &self.group_instance_id else { return };
+        if id.replace(WORKER_ID, "").contains(['{', '}']) {
+            problems.push(
+                format!("{path}.group_instance_id"),
+                format!("only {WORKER_ID} can be filled in, found \"{id}\"; such as w-{WORKER_ID}"),
+            );
+        }
+    }
+
+    /// Checks that nothing is set that the other protocol is for.
+    ///
+    /// The two times have defaults, so only another value shows that somebody means them.
+    fn check_protocol(&self, path: &str, problems: &mut Problems) {
+        if self.group_protocol == GroupProtocol::Classic {
+            if self.group_remote_assignor.is_some() {
+                problems.push(
+                    format!("{path}.group_remote_assignor"),
+                    "is for group_protocol: consumer; leave it out, or set that".to_owned(),
+                );
+            }
+            return;
+        }
+        let times = [
+            ("session_timeout_ms", self.session_timeout_ms, SESSION_TIMEOUT_MS, "session.timeout"),
+            (
+                "heartbeat_interval_ms",
+                self.heartbeat_interval_ms,
+                HEARTBEAT_INTERVAL_MS,
+                "heartbeat.interval",
+            ),
+        ];
+        for (name, found, default, of_broker) in times {
+            if found != default {
+                problems.push(
+                    format!("{path}.{name}"),
+                    format!(
+                        "the broker decides with group_protocol: consumer; leave it out, and set \
+                         group.consumer.{of_broker}.ms on the broker, found {found}"
+                    ),
+                );
             }
         }
     }
@@ -311,6 +384,19 @@ impl SourceSettings {
         &self.config.consumer_group
     }
 
+    /// Returns the name of a worker's static membership, if it is to have one.
+    pub(crate) fn instance_id(&self, worker: &str) -> Option<String> {
+        Some(self.config.group_instance_id.as_ref()?.replace(WORKER_ID, worker))
+    }
+
+    /// Returns whether an end must not tell the group that this member leaves: with the classic
+    /// protocol its partitions would go to others at once, whoever has a lasting name. The newer
+    /// protocol knows a leave that keeps them.
+    pub(crate) fn ends_silently(&self) -> bool {
+        self.config.group_instance_id.is_some()
+            && self.config.group_protocol == GroupProtocol::Classic
+    }
+
     /// Returns where a partition without a valid commit is read from.
     pub(crate) fn offset_reset(&self) -> OffsetReset {
         self.config.offset_reset
@@ -354,7 +440,9 @@ impl SourceSettings {
             // The times and the assignor are the broker's then; librdkafka refuses ours.
             GroupProtocol::Consumer => own.push(("group.protocol", "consumer".to_owned())),
         }
-        own.extend(config.group_instance_id.clone().map(|id| ("group.instance.id", id)));
+        let assignor = config.group_remote_assignor.clone();
+        own.extend(assignor.map(|assignor| ("group.remote.assignor", assignor)));
+        own.extend(self.instance_id(worker).map(|id| ("group.instance.id", id)));
         own.extend(config.client_rack.clone().map(|rack| ("client.rack", rack)));
 
         let mut client_config = client.consumer_config(worker);
@@ -467,12 +555,63 @@ mod tests {
     }
 
     #[test]
-    fn times_of_the_classic_protocol_do_not_matter_to_the_other() {
-        let change = |config: &mut SourceConfig| {
+    fn what_the_other_protocol_is_for_is_refused() {
+        let times = |config: &mut SourceConfig| {
             config.group_protocol = GroupProtocol::Consumer;
+            config.session_timeout_ms = 6_000;
             config.heartbeat_interval_ms = 50_000;
         };
-        check(change, &[]);
+        check(times, &["kafka.session_timeout_ms", "kafka.heartbeat_interval_ms"]);
+        let assignor =
+            |config: &mut SourceConfig| config.group_remote_assignor = Some("range".to_owned());
+        check(assignor, &["kafka.group_remote_assignor"]);
+        let both = |config: &mut SourceConfig| {
+            config.group_protocol = GroupProtocol::Consumer;
+            assignor(config);
+        };
+        check(both, &[]);
+    }
+
+    #[test]
+    fn a_refused_time_names_what_to_set_instead() {
+        let config = SourceConfig {
+            group_protocol: GroupProtocol::Consumer,
+            session_timeout_ms: 6_000,
+            ..SourceConfig::default()
+        };
+        let problems = config.validate("kafka", DRAIN).expect_err("the broker's").to_string();
+        assert!(problems.contains("group.consumer.session.timeout.ms"), "{problems}");
+    }
+
+    #[test]
+    fn an_instance_is_named_after_the_worker_where_it_says_so() {
+        let named = |id: Option<&str>| {
+            let group_instance_id = id.map(str::to_owned);
+            let config = SourceConfig { group_instance_id, ..SourceConfig::default() };
+            let settings = config.validate("kafka", DRAIN).expect("valid");
+            settings.instance_id("w1")
+        };
+        assert_eq!(named(None), None);
+        assert_eq!(named(Some("fixed")).as_deref(), Some("fixed"));
+        assert_eq!(named(Some("a-{worker_id}-b")).as_deref(), Some("a-w1-b"));
+        for wrong in ["{worker}", "{worker_id", "w-{WORKER_ID}", "}{"] {
+            let change =
+                |config: &mut SourceConfig| config.group_instance_id = Some(wrong.to_owned());
+            check(change, &["kafka.group_instance_id"]);
+        }
+    }
+
+    #[test]
+    fn only_a_static_member_of_a_classic_group_ends_silently() {
+        let check = |group_protocol, id: Option<&str>, expect| {
+            let group_instance_id = id.map(str::to_owned);
+            let config =
+                SourceConfig { group_protocol, group_instance_id, ..SourceConfig::default() };
+            assert_eq!(config.validate("k", DRAIN).expect("valid").ends_silently(), expect);
+        };
+        check(GroupProtocol::Classic, Some("w"), true);
+        check(GroupProtocol::Classic, None, false);
+        check(GroupProtocol::Consumer, Some("w"), false);
     }
 
     #[test]
@@ -494,9 +633,11 @@ mod tests {
     fn the_client_accepts_the_settings_of_both_protocols() {
         let client = ClientSection::default().validate("kafka").expect("valid");
         for group_protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+            let is_consumer = group_protocol == GroupProtocol::Consumer;
             let config = SourceConfig {
                 group_protocol,
-                group_instance_id: Some("w-1".to_owned()),
+                group_remote_assignor: is_consumer.then(|| "uniform".to_owned()),
+                group_instance_id: Some("i-{worker_id}".to_owned()),
                 client_rack: Some("r".to_owned()),
                 offset_reset: OffsetReset::Latest,
                 ..SourceConfig::default()
@@ -504,6 +645,8 @@ mod tests {
             let settings = config.validate("kafka", DRAIN).expect("valid");
             let client_config = settings.client_config(&client, "w");
             assert_eq!(client_config.get("enable.auto.commit"), Some("false"));
+            assert_eq!(client_config.get("group.instance.id"), Some("i-w"));
+            assert_eq!(client_config.get("client.rack"), Some("r"));
             client_config.create::<BaseConsumer>().expect("librdkafka accepts all of it");
         }
     }

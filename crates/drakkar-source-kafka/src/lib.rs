@@ -23,6 +23,10 @@
 //! - A revoke holds the group up for at most the drain deadline and a margin, which together are
 //!   shorter than `max_poll_interval_ms`.
 //!
+//! - A member with a `group_instance_id` ends without leaving the group, so that a restart within the
+//!   session finds its partitions; what has started is drained and committed all the same. A member
+//!   whose name another one has taken ends with an error that tells the name.
+//!
 //! # Limits
 //!
 //! Librdkafka keeps up to `queued_max_kbytes` of fetched messages *for each partition*, and may
@@ -46,6 +50,6 @@ mod source;
 mod wake;
 mod watch;
 
-pub use config::{FIELDS, GroupProtocol, OffsetReset, SourceConfig, SourceSettings};
+pub use config::{FIELDS, GroupProtocol, OffsetReset, SourceConfig, SourceSettings, WORKER_ID};
 pub use source::KafkaSource;
 pub use watch::SourceGauges;

@@ -4,7 +4,7 @@
 //! partition that has messages and may hand them over, then sleeps.
 
 use crate::commit;
-use crate::config::SourceSettings;
+use crate::config::{SourceSettings, WORKER_ID};
 use crate::convert::{Converted, convert};
 use crate::error;
 use crate::rebalance::{Consumer, Partition, SourceContext};
@@ -82,6 +82,7 @@ impl PollThread {
             Arc::clone(&self.shared),
             Arc::clone(&self.events),
             Arc::clone(self.settings.topic()),
+            self.settings.instance_id(self.worker.as_str()),
             self.settings.revoke_timeout(),
         );
         let mut consumer: Consumer =
@@ -441,8 +442,14 @@ impl Session {
         drop_client(self.consumer);
     }
 
+    /// Gives the partitions back, and with them the membership, unless it is to outlive this process.
     fn leave_group(&self) {
-        self.consumer.unsubscribe();
+        // An unsubscribe says goodbye to the group also for a static member; only a close does not.
+        // It revokes in the same way. A client that has failed for good refuses it.
+        let ends_silently = self.settings.ends_silently() && self.consumer.close_queue().is_ok();
+        if !ends_silently {
+            self.consumer.unsubscribe();
+        }
         let deadline = Instant::now() + self.settings.revoke_timeout() + LEAVE_PATIENCE;
         while Instant::now() < deadline && self.has_partitions() {
             // What comes is of no interest: messages that are not handed over are read again.
@@ -484,11 +491,28 @@ fn serve_main_queue(
 fn fatal_error(consumer: &Consumer, code: Code) -> SourceError {
     let (code, reason) =
         consumer.client().fatal_error().unwrap_or_else(|| (code, code.to_string()));
-    let kind = match code {
-        Code::FencedInstanceId => SourceErrorKind::Fenced,
-        _ => SourceErrorKind::Other,
+    explain_fatal(code, &reason, consumer.context().instance_id())
+}
+
+/// Explains an error that no retry mends. What is about the static membership names it.
+fn explain_fatal(code: Code, reason: &str, instance_id: Option<&str>) -> SourceError {
+    let id = instance_id.unwrap_or_default();
+    let what = match code {
+        Code::FencedInstanceId => format!(
+            "another worker has joined the group under the kafka.group_instance_id \"{id}\" and \
+             taken this one's place; every worker needs an id of its own, such as {WORKER_ID}"
+        ),
+        Code::UnreleasedInstanceId => format!(
+            "the group still has a member with the kafka.group_instance_id \"{id}\"; every worker \
+             needs an id of its own, such as {WORKER_ID}, and after a kill the group keeps the \
+             place until the session has ended (group.consumer.session.timeout.ms of the broker)"
+        ),
+        _ => {
+            let text = format!("the consumer cannot go on: {reason}");
+            return SourceError::new(SourceErrorKind::Other, text);
+        }
     };
-    SourceError::new(kind, format!("the consumer cannot go on: {reason}"))
+    SourceError::new(SourceErrorKind::Fenced, format!("{what}: {reason}"))
 }
 
 fn refused_settings(error: &KafkaError) -> SourceError {
@@ -518,6 +542,20 @@ fn drop_client(consumer: Arc<Consumer>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_about_a_static_membership_names_it() {
+        let check = |code, kind, name: bool| {
+            let error = explain_fatal(code, "because", Some("i-1"));
+            assert_eq!(error.kind(), kind, "{code:?}");
+            let text = error.to_string();
+            assert!(text.ends_with("because"), "{text}");
+            assert_eq!(text.contains("\"i-1\""), name, "{text}");
+        };
+        check(Code::FencedInstanceId, SourceErrorKind::Fenced, true);
+        check(Code::UnreleasedInstanceId, SourceErrorKind::Fenced, true);
+        check(Code::UnsupportedAssignor, SourceErrorKind::Other, false);
+    }
 
     #[test]
     fn patience_grows_to_the_limit_and_stays_there() {

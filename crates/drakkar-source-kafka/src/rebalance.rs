@@ -29,6 +29,8 @@ pub(crate) struct SourceContext {
     shared: Arc<Shared>,
     events: Arc<dyn SourceEvents>,
     topic: Arc<str>,
+    /// The name of the static membership, if there is one.
+    instance_id: Option<String>,
     revoke_timeout: Duration,
     /// The client that this context belongs to. Weak, since the client owns the context.
     consumer: OnceLock<Weak<Consumer>>,
@@ -76,12 +78,14 @@ impl SourceContext {
         shared: Arc<Shared>,
         events: Arc<dyn SourceEvents>,
         topic: Arc<str>,
+        instance_id: Option<String>,
         revoke_timeout: Duration,
     ) -> Self {
         Self {
             shared,
             events,
             topic,
+            instance_id,
             revoke_timeout,
             consumer: OnceLock::new(),
             partitions: Mutex::new(Vec::new()),
@@ -89,6 +93,11 @@ impl SourceContext {
             is_started: AtomicBool::new(false),
             last_error: Mutex::new(None),
         }
+    }
+
+    /// Returns the name of the static membership, if there is one.
+    pub(crate) fn instance_id(&self) -> Option<&str> {
+        self.instance_id.as_deref()
     }
 
     /// Ties the context to its client, before the first poll.

@@ -259,6 +259,9 @@ impl<H: Handler> App<H> {
         if self.sinks.is_empty() && !may_add_sinks {
             config.check_sinks(&mut problems);
         }
+        if self.worker_name.is_none() && config.given_worker_name().is_none() {
+            config.check_nameless(&mut problems);
+        }
         let worker = self.worker_name.take().unwrap_or_else(|| config.worker_name().to_owned());
         let worker = WorkerId::new(worker);
         let parts = Parts::new(&config, &worker, problems)

@@ -322,6 +322,16 @@ async fn an_app_delivers_commits_and_ends() {
     TcpListener::bind(world.metrics).expect("nobody listens there");
 }
 
+#[tokio::test]
+async fn a_lasting_membership_of_a_worker_without_a_name_is_refused() {
+    let config = Config::from_yaml_str("kafka: {group_instance_id: 'w-{worker_id}'}", []);
+    let app = App::new(Echo).config(config.expect("valid")).sink(keep("main", None).sink);
+    let error = soon("the end", app.run_until(std::future::pending())).await.expect_err("no name");
+    assert_eq!(error.exit_code(), 2);
+    let text = format!("{error:?}");
+    assert!(text.contains("kafka.group_instance_id") && text.contains("WORKER_ID"), "{text}");
+}
+
 // The readiness of a worker named every sink while one of them connected.
 #[tokio::test]
 async fn readiness_blames_the_sink_that_does_not_connect() {

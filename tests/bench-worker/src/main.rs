@@ -31,6 +31,7 @@ struct Output<'a> {
 struct Bench {
     mode: Mode,
     fanout: u64,
+    sleep_seconds: f64,
 }
 
 impl Bench {
@@ -42,6 +43,11 @@ impl Bench {
         match self.mode {
             Mode::True => task,
             Mode::Cat => task.stdin(message.value().cloned().unwrap_or_default()),
+            // Of different lengths, so that they do not end in step.
+            Mode::Sleep => {
+                let share = 1.0 - f64::from(u32::try_from(input.n % 8).unwrap_or(0)) / 16.0;
+                task.arg((self.sleep_seconds * share).to_string())
+            }
             Mode::Precomputed => task.precomputed(Precomputed::stdout("ok")),
         }
     }
@@ -86,6 +92,7 @@ impl Handler for Bench {
 async fn main() -> anyhow::Result<ExitCode> {
     let settings = Settings::from_env()?;
     let config = Config::from_yaml_str(&settings.yaml()?, [])?;
-    let handler = Bench { mode: settings.mode, fanout: settings.fanout };
-    Ok(App::new(handler).worker_name(settings.worker_id).config(config).run_to_exit_code().await)
+    let Settings { mode, fanout, sleep_seconds, worker_id, .. } = settings;
+    let handler = Bench { mode, fanout, sleep_seconds };
+    Ok(App::new(handler).worker_name(worker_id).config(config).run_to_exit_code().await)
 }

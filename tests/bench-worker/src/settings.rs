@@ -13,6 +13,8 @@ pub(crate) enum Mode {
     Cat,
     /// Has a precomputed result; no process runs.
     Precomputed,
+    /// Runs `/bin/sleep` for half of `BENCH_SLEEP_SECONDS` to all of it.
+    Sleep,
 }
 
 impl FromStr for Mode {
@@ -23,7 +25,8 @@ impl FromStr for Mode {
             "true" => Self::True,
             "cat" => Self::Cat,
             "pre" => Self::Precomputed,
-            _ => bail!("BENCH_MODE must be true, cat or pre, found \"{word}\""),
+            "sleep" => Self::Sleep,
+            _ => bail!("BENCH_MODE must be true, cat, pre or sleep, found \"{word}\""),
         })
     }
 }
@@ -33,6 +36,7 @@ impl FromStr for Mode {
 pub(crate) struct Settings {
     pub(crate) mode: Mode,
     pub(crate) fanout: u64,
+    pub(crate) sleep_seconds: f64,
     brokers: String,
     source: String,
     sink: String,
@@ -51,6 +55,9 @@ impl Settings {
         Ok(Self {
             mode: variable("BENCH_MODE", "true")?.parse()?,
             fanout: number("BENCH_FANOUT", 1)?,
+            sleep_seconds: variable("BENCH_SLEEP_SECONDS", "1")?
+                .parse()
+                .context("BENCH_SLEEP_SECONDS")?,
             brokers: required("BENCH_BROKERS")?,
             source: required("BENCH_SOURCE")?,
             sink: required("BENCH_SINK")?,
@@ -65,7 +72,6 @@ impl Settings {
             0 => json!({ "enabled": false }),
             port => json!({ "port": port }),
         };
-        let session = number("BENCH_SESSION_MS", 45_000)?;
         let security = match variable("BENCH_SASL_USER", "")?.as_str() {
             "" => json!({}),
             user => json!({
@@ -77,7 +83,7 @@ impl Settings {
         };
         // Their own brokers, also without `kafka.security`; else those of the source.
         let sink_brokers = variable("BENCH_SINK_BROKERS", "")?;
-        let config = json!({
+        let mut config = json!({
             "kafka": {
                 "brokers": self.brokers,
                 "security": security,
@@ -85,13 +91,12 @@ impl Settings {
                 "source_topic": self.source,
                 "consumer_group": self.group,
                 "max_poll_records": number("BENCH_POLL", 100)?,
-                "session_timeout_ms": session,
-                "heartbeat_interval_ms": (session / 3).min(3000),
                 "startup_align_enabled": flag("BENCH_ALIGN", true)?,
             },
             "executor": {
                 "binary_path": match self.mode {
                     Mode::Cat => "/bin/cat",
+                    Mode::Sleep => "/bin/sleep",
                     Mode::True | Mode::Precomputed => "/bin/true",
                 },
                 "max_executors": number("BENCH_MAX_EXECUTORS", 4)?,
@@ -104,9 +109,26 @@ impl Settings {
             "metrics": metrics,
             "logging": { "level": variable("BENCH_LOG_LEVEL", "INFO")? },
         });
+        membership(&mut config["kafka"])?;
         ensure!(!self.worker_id.is_empty(), "BENCH_WORKER_ID is empty");
         Ok(config.to_string())
     }
+}
+
+/// Fills in how the worker is a member of its group.
+fn membership(kafka: &mut serde_json::Value) -> anyhow::Result<()> {
+    let protocol = variable("BENCH_GROUP_PROTOCOL", "classic")?;
+    if protocol == "classic" {
+        let session = number("BENCH_SESSION_MS", 45_000)?;
+        kafka["session_timeout_ms"] = session.into();
+        kafka["heartbeat_interval_ms"] = (session / 3).min(3000).into();
+    }
+    kafka["group_protocol"] = protocol.into();
+    let instance = variable("BENCH_INSTANCE_ID", "")?;
+    if !instance.is_empty() {
+        kafka["group_instance_id"] = instance.into();
+    }
+    Ok(())
 }
 
 fn variable(name: &str, default: &str) -> anyhow::Result<String> {

@@ -10,13 +10,13 @@ use crate::RUN;
 
 const BACKLOG: u64 = 1_000;
 
-const PARTITIONS: f64 = 16.0;
+pub(crate) const PARTITIONS: f64 = 16.0;
 
 /// What is done, at the least, between two changes of the group.
 const RECORDS_BETWEEN: u64 = 200;
 
 /// From a worker's coming or going to its partitions being shared out again.
-const REBALANCE: Duration = Duration::from_secs(60);
+pub(crate) const REBALANCE: Duration = Duration::from_secs(60);
 
 /// How many tasks a message becomes where a drain has to take long.
 const LONG_DRAIN_TASKS: u64 = 4_000;
@@ -52,13 +52,24 @@ fn a_worker_that_is_terminated_leaves_nothing_undone_and_nothing_to_repeat() -> 
 // Promise: RB-1
 #[test]
 fn workers_that_join_and_leave_cleanly_lose_and_repeat_nothing() -> Result<()> {
+    join_and_leave("classic")
+}
+
+// Promise: RB-1
+#[test]
+fn workers_that_join_and_leave_a_group_of_the_new_protocol_lose_and_repeat_nothing() -> Result<()> {
+    join_and_leave("consumer")
+}
+
+fn join_and_leave(protocol: &str) -> Result<()> {
     let pipeline = Pipeline::new(1)?;
     let feed = pipeline.feed(BACKLOG)?;
-    let a = pipeline.worker("a")?.start()?;
+    let start = |id| pipeline.worker(id)?.with("BENCH_GROUP_PROTOCOL", protocol).start();
+    let a = start("a")?;
     wait_until_shared(&pipeline, &[&a])?;
-    let b = pipeline.worker("b")?.start()?;
+    let b = start("b")?;
     wait_until_shared(&pipeline, &[&a, &b])?;
-    let c = pipeline.worker("c")?.start()?;
+    let c = start("c")?;
     wait_until_shared(&pipeline, &[&a, &b, &c])?;
     b.terminate()?;
     wait_until_shared(&pipeline, &[&a, &c])?;
@@ -71,12 +82,12 @@ fn workers_that_join_and_leave_cleanly_lose_and_repeat_nothing() -> Result<()> {
     pipeline.wait_until_committed(load, RUN)?;
     c.terminate()?;
     let account = pipeline.finish(load)?.account;
-    report(&format!("joining and leaving: {account}"))?;
+    report(&format!("joining and leaving ({protocol}): {account}"))?;
     account.exactly_once()
 }
 
 /// Waits until the workers have all partitions between them and each has got messages since.
-fn wait_until_shared(pipeline: &Pipeline, workers: &[&Worker]) -> Result<()> {
+pub(crate) fn wait_until_shared(pipeline: &Pipeline, workers: &[&Worker]) -> Result<()> {
     let what = format!("{} workers to share the partitions", workers.len());
     wait_until(&what, REBALANCE, || {
         let assigned = of_each(workers, "drakkar_assigned_partitions")?;

@@ -9,7 +9,9 @@ mod complete_runs;
 mod killed_workers;
 mod passwords;
 mod refused_starts;
+mod revokes;
 mod server_pages;
+mod static_members;
 
 use std::time::Duration;
 

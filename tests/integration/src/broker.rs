@@ -34,13 +34,15 @@ impl Broker {
         Self { environment }
     }
 
-    /// Creates a topic and waits until it can be used.
+    /// Creates a topic and waits until it can be used. Its records bear the time at which the broker
+    /// wrote them down.
     ///
     /// # Errors
     ///
     /// It exists, or the broker does not answer.
     pub fn create_topic(&self, topic: &str) -> Result<()> {
         let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(1));
+        let new = new.set("message.timestamp.type", "LogAppendTime");
         let created = block_on(self.admin()?.create_topics([&new], &admin_options()))?;
         for result in created {
             result.map_err(|(topic, code)| anyhow::anyhow!("creating \"{topic}\": {code}"))?;

@@ -15,6 +15,34 @@ const TOPIC: &str = "__consumer_offsets";
 /// The versions of a key that mean a commit; later ones mean members and groups.
 const COMMIT_KEYS: [i16; 2] = [0, 1];
 
+/// One commit that the broker accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Commit {
+    pub(crate) partition: i32,
+    /// The offset that the group reads next.
+    pub(crate) offset: i64,
+    /// When the broker wrote it down, in milliseconds since 1970.
+    pub(crate) at: i64,
+}
+
+/// Reads all commits of the group, in the order in which the broker accepted them.
+///
+/// # Errors
+///
+/// The log cannot be read.
+pub(crate) fn history(broker: &Broker, group: &str, topic: &str) -> Result<Vec<Commit>> {
+    let mut commits = Vec::new();
+    Reading::of(broker, TOPIC)?.for_each(|record| {
+        let Some(partition) = partition_committed(record.key, group, topic)? else { return Ok(()) };
+        let value = record.value.with_context(|| {
+            format!("the commit of partition {partition} was removed by the broker")
+        })?;
+        commits.push(Commit { partition, offset: offset_committed(value)?, at: record.at });
+        Ok(())
+    })?;
+    Ok(commits)
+}
+
 /// Replays all commits of the group; the result is what is committed in the end.
 ///
 /// # Errors
@@ -22,13 +50,9 @@ const COMMIT_KEYS: [i16; 2] = [0, 1];
 /// An offset went back, or the log cannot be read.
 pub(crate) fn replay(broker: &Broker, group: &str, topic: &str) -> Result<Committed> {
     let mut committed = Committed::default();
-    Reading::of(broker, TOPIC)?.for_each(|record| {
-        let Some(partition) = partition_committed(record.key, group, topic)? else { return Ok(()) };
-        let value = record.value.with_context(|| {
-            format!("the commit of partition {partition} was removed by the broker")
-        })?;
-        committed.advance(partition, offset_committed(value)?)
-    })?;
+    for commit in history(broker, group, topic)? {
+        committed.advance(commit.partition, commit.offset)?;
+    }
     Ok(committed)
 }
 

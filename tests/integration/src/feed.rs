@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 
@@ -34,12 +34,32 @@ impl Feed {
         producer.send_until(backlog)?;
         producer.confirm()?;
         let ends = broker.ends(sink)?;
+        // While the broker is away nothing is finished either.
+        let due = move || Some(ends.count().ok()? / fanout + backlog);
+        Self::spawn(producer, fanout, due)
+    }
+
+    /// `per_second` messages are produced, however far the workers are.
+    pub(crate) fn steady(producer: Producer, fanout: u64, per_second: u64) -> Result<Self> {
+        let begun = Instant::now();
+        let due = move || {
+            let elapsed = u64::try_from(begun.elapsed().as_millis()).ok()?;
+            Some(elapsed * per_second / 1_000)
+        };
+        Self::spawn(producer, fanout, due)
+    }
+
+    /// `due` says how many messages are to be produced by now, if that is known.
+    fn spawn(
+        mut producer: Producer,
+        fanout: u64,
+        due: impl Fn() -> Option<u64> + Send + 'static,
+    ) -> Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let feed = move || {
             while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-                // While the broker is away nothing is finished either.
-                let Ok(records) = ends.count() else { continue };
-                producer.send_until(records / fanout + backlog)?;
+                let Some(due) = due() else { continue };
+                producer.send_until(due)?;
             }
             producer.confirm()?;
             Ok(producer.sent())

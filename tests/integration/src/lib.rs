@@ -14,6 +14,7 @@
 
 mod block_on;
 mod broker;
+pub mod chaos;
 mod commit_log;
 mod commit_watch;
 mod committed;
@@ -40,7 +41,7 @@ pub use http::Response;
 pub use ledger::{Account, Ledger};
 pub use load::Load;
 pub use metrics::Metrics;
-pub use pipeline::{Books, Pipeline};
+pub use pipeline::{Books, Completion, Pipeline};
 pub use port::closed_port;
 pub use record::{Record, TaskKey};
 pub use report::report;

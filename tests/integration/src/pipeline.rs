@@ -1,6 +1,7 @@
 //! Two topics, the group between them, and the books about both.
 
 use std::fmt;
+use std::path::Path;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -16,7 +17,7 @@ use crate::reader::Reading;
 use crate::wait::ask_until_answered;
 use crate::{
     Account, Broker, Committed, Environment, Feed, Ledger, Load, Record, WorkerCommand, commit_log,
-    wait_until,
+    load, wait_until,
 };
 
 /// For an answer of a broker that may have come back a moment ago.
@@ -29,17 +30,17 @@ const QUIET_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A source topic, a sink topic and a consumer group that exist for one test.
 pub struct Pipeline {
-    environment: Environment,
-    broker: Broker,
-    source: String,
-    sink: String,
-    dead_letters: String,
-    group: String,
+    pub(crate) environment: Environment,
+    pub(crate) broker: Broker,
+    pub(crate) source: String,
+    pub(crate) sink: String,
+    pub(crate) dead_letters: String,
+    pub(crate) group: String,
     fanout: u64,
     sink_ends: Ends,
     group_offsets: GroupOffsets,
     watch: Option<CommitWatch>,
-    logs: TempDir,
+    pub(crate) logs: TempDir,
 }
 
 /// What a run left behind.
@@ -49,6 +50,15 @@ pub struct Books {
     pub account: Account,
     /// What stands in the sink.
     pub ledger: Ledger,
+}
+
+/// One record of the sink, as a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// When it was written, in milliseconds since 1970.
+    pub at: i64,
+    /// The partition of the source that its message came from.
+    pub partition: i32,
 }
 
 impl Pipeline {
@@ -249,6 +259,25 @@ impl Pipeline {
         Ok(ledger)
     }
 
+    /// When each record of the sink was written and of which partition of the source it is, in order
+    /// of time.
+    ///
+    /// # Errors
+    ///
+    /// As [`ledger`](Self::ledger).
+    pub fn completions(&self) -> Result<Vec<Completion>> {
+        let mut completions = Vec::new();
+        Reading::of(&self.broker, &self.sink)?.for_each(|found| {
+            let value = found.value.context("a record of the sink has no value")?;
+            let record = Record::parse(found.key, value, self.fanout)?;
+            let (partition, _) = load::place(record.task.n)?;
+            completions.push(Completion { at: found.at, partition });
+            Ok(())
+        })?;
+        completions.sort_by_key(|completion| completion.at);
+        Ok(completions)
+    }
+
     /// Checks that nothing is committed that the sink does not hold, and gives both.
     ///
     /// # Errors
@@ -268,6 +297,21 @@ impl Pipeline {
         Ok((committed, ledger))
     }
 
+    /// Keeps the logs of the workers beyond the end of this process, and says where they are.
+    pub(crate) fn keep_logs(&mut self) -> &Path {
+        self.logs.disable_cleanup(true);
+        self.logs.path()
+    }
+
+    /// Ends the look at the committed offsets.
+    ///
+    /// # Errors
+    ///
+    /// An offset went back, or too little was seen to say that none did.
+    pub(crate) fn finish_watch(&mut self, committed: &Committed) -> Result<()> {
+        self.watch.take().context("finished twice")?.finish(committed)
+    }
+
     /// Closes the books after the last worker has ended: everything is committed, no commit ever
     /// went back, every task succeeded, nothing was dead-lettered.
     ///
@@ -278,7 +322,7 @@ impl Pipeline {
         let ends = self.broker.end_offsets(&self.source)?;
         let (committed, ledger) = self.check_commits_are_delivered()?;
         ensure!(committed.is_at(&ends), "{committed:?} is committed of {ends:?}");
-        self.watch.take().context("finished twice")?.finish(&committed)?;
+        self.finish_watch(&committed)?;
         let replayed = commit_log::replay(&self.broker, &self.group, &self.source)?;
         ensure!(
             replayed == committed,

@@ -21,16 +21,24 @@ const NONSENSE: usize = usize::MAX;
 pub(crate) struct Producer {
     topic: String,
     client: ThreadedProducer<Reports>,
+    values: Values,
     sent: u64,
 }
 
+/// What makes the value of a message of its number.
+pub(crate) type Values = Box<dyn Fn(u64) -> String + Send>;
+
 impl Producer {
     pub(crate) fn new(broker: &Broker, topic: &str) -> Result<Self> {
+        Self::with_values(broker, topic, Box::new(load::value))
+    }
+
+    pub(crate) fn with_values(broker: &Broker, topic: &str, values: Values) -> Result<Self> {
         let mut config = broker.client();
         // Each message exactly once and in order, also over a restart of the broker.
         config.set("enable.idempotence", "true").set("linger.ms", "5");
         let client = config.create_with_context(Reports::default())?;
-        Ok(Self { topic: topic.to_owned(), client, sent: 0 })
+        Ok(Self { topic: topic.to_owned(), client, values, sent: 0 })
     }
 
     /// How many messages have been sent, confirmed or not.
@@ -42,7 +50,7 @@ impl Producer {
     pub(crate) fn send_until(&mut self, messages: u64) -> Result<()> {
         while self.sent < messages {
             let n = self.sent;
-            let (key, value, (partition, _)) = (load::key(n), load::value(n), load::place(n)?);
+            let (key, value, (partition, _)) = (load::key(n), (self.values)(n), load::place(n)?);
             let record = BaseRecord::with_opaque_to(&self.topic, usize::try_from(n)?)
                 .partition(partition)
                 .key(&key)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedHeaders, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::Broker;
@@ -23,10 +23,13 @@ pub(crate) struct Reading {
 }
 
 /// One record.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Found<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) value: Option<&'a [u8]>,
+    /// When it was written, in milliseconds since 1970: by the broker's clock where the topic says so.
+    pub(crate) at: i64,
+    pub(crate) headers: Option<&'a BorrowedHeaders>,
 }
 
 impl Reading {
@@ -76,7 +79,9 @@ impl Reading {
             let key = message.key().with_context(|| {
                 format!("{} has a record without a key at {partition}", self.topic)
             })?;
-            visit(Found { key, value: message.payload() })?;
+            let at = message.timestamp().to_millis();
+            let at = at.with_context(|| format!("{} has a record without a time", self.topic))?;
+            visit(Found { key, value: message.payload(), at, headers: message.headers() })?;
         }
         Ok(())
     }

@@ -50,6 +50,11 @@ impl WorkerCommand {
             .with("BENCH_ALIGN", "false"))
     }
 
+    /// Where it is to serve its pages, for a worker that is told so in its own way.
+    pub(crate) fn metrics_port(&self) -> u16 {
+        self.metrics_port
+    }
+
     /// Sets a variable.
     #[must_use]
     pub fn with(mut self, variable: &str, value: impl Display) -> Self {
@@ -85,7 +90,7 @@ impl WorkerCommand {
             .spawn()
             .with_context(|| format!("failed to run {}", program.display()))?;
         let Self { id, metrics_port, log, .. } = self;
-        Ok(Worker { id, child, metrics_port, log })
+        Ok(Worker { id, child, metrics_port, log, shows_log: true })
     }
 }
 
@@ -96,9 +101,22 @@ pub struct Worker {
     child: Child,
     metrics_port: u16,
     log: PathBuf,
+    /// Whether the end of its log is shown when this is dropped.
+    shows_log: bool,
 }
 
 impl Worker {
+    /// Shows no log when it is dropped: for a run with many workers.
+    pub(crate) fn without_log_tail(mut self) -> Self {
+        self.shows_log = false;
+        self
+    }
+
+    /// How it has ended, if it has.
+    pub(crate) fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// Waits until it says that it is ready.
     ///
     /// # Errors
@@ -200,7 +218,8 @@ impl Worker {
         Ok(())
     }
 
-    fn log_tail(&self) -> String {
+    /// The end of what it has written.
+    pub(crate) fn log_tail(&self) -> String {
         let log = self.log().unwrap_or_else(|error| format!("{error:#}"));
         let skipped = log.lines().count().saturating_sub(LOG_TAIL_LINES);
         let tail: Vec<&str> = log.lines().skip(skipped).collect();
@@ -214,6 +233,8 @@ impl Drop for Worker {
         // It may have ended already; that it is gone is all that matters.
         self.child.kill().ok();
         self.child.wait().ok();
-        eprintln!("--- end of the log of worker {}\n{}", self.id, self.log_tail());
+        if self.shows_log {
+            eprintln!("--- end of the log of worker {}\n{}", self.id, self.log_tail());
+        }
     }
 }

@@ -74,7 +74,12 @@ impl Kafka {
 
 impl NativeService for Kafka {
     fn port_count(&self) -> usize {
-        3
+        5
+    }
+
+    /// All but the last, which is for a proxy.
+    fn own_ports<'a>(&self, ports: &'a [u16]) -> &'a [u16] {
+        ports.split_last().map_or(ports, |(_, own)| own)
     }
 
     fn prepare(&self, site: &Site) -> Result<()> {
@@ -95,9 +100,9 @@ impl NativeService for Kafka {
 }
 
 fn server_properties(site: &Site) -> Result<String> {
-    let [broker_port, controller_port, auth_port] = site.ports[..] else {
+    let [broker_port, controller_port, auth_port, proxied_port, proxy_port] = site.ports[..] else {
         bail!(
-            "Kafka needs three ports, {} are known; begin anew with services down",
+            "Kafka needs five ports, {} are known; begin anew with services down",
             site.ports.len()
         )
     };
@@ -108,6 +113,8 @@ fn server_properties(site: &Site) -> Result<String> {
         .replace("@BROKER_PORT@", &broker_port.to_string())
         .replace("@CONTROLLER_PORT@", &controller_port.to_string())
         .replace("@AUTH_PORT@", &auth_port.to_string())
+        .replace("@PROXIED_PORT@", &proxied_port.to_string())
+        .replace("@PROXY_PORT@", &proxy_port.to_string())
         .replace("@AUTH_USER@", AUTH_USER)
         .replace("@AUTH_PASSWORD@", AUTH_PASSWORD)
         .replace("@DATA@", data))
@@ -121,6 +128,25 @@ pub(crate) fn auth_address(state: &State) -> Result<SocketAddr> {
     Ok(loopback(*port))
 }
 
+/// A way to the broker by which all traffic can be made to pass a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Detour {
+    /// Where the broker listens for what the proxy passes on.
+    pub(crate) broker: SocketAddr,
+    /// Where the broker sends clients that came that way: the proxy must listen there.
+    pub(crate) proxy: SocketAddr,
+}
+
+/// The detour of a broker that runs as a process of this machine.
+pub(crate) fn detour(state: &State) -> Result<Detour> {
+    let native = state.native.as_ref().context("only the native provider has a detour")?;
+    let port = |place: usize| {
+        let port = native.ports.get(place).copied();
+        port.context("the broker was started without a detour; begin anew with services down")
+    };
+    Ok(Detour { broker: loopback(port(3)?), proxy: loopback(port(4)?) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,14 +156,16 @@ mod tests {
         let site = Site {
             folder: "/services/kafka".into(),
             data: "/services/kafka/data".into(),
-            ports: vec![20_001, 20_002, 20_003],
+            ports: vec![20_001, 20_002, 20_003, 20_004, 20_005],
         };
-        let properties = server_properties(&site).expect("three ports and a plain path");
+        let properties = server_properties(&site).expect("five ports and a plain path");
         let settings: Vec<&str> =
             properties.lines().filter(|line| !line.starts_with('#')).collect();
         let listeners = "listeners=PLAINTEXT://127.0.0.1:20001,CONTROLLER://127.0.0.1:20002,\
-             AUTH://127.0.0.1:20003";
+             AUTH://127.0.0.1:20003,PROXIED://127.0.0.1:20004";
         assert!(settings.contains(&listeners), "{settings:?}");
+        let proxied = |line: &&str| line.ends_with(",PROXIED://127.0.0.1:20005");
+        assert_eq!(settings.iter().filter(|line| proxied(line)).count(), 1, "{settings:?}");
         assert!(settings.contains(&"log.dirs=/services/kafka/data"));
         let left = ["@DATA", "_PORT@", "@AUTH"];
         let is_left = |line: &&str| left.iter().any(|part| line.contains(part));
@@ -145,8 +173,23 @@ mod tests {
     }
 
     #[test]
+    fn a_detour_leads_from_the_proxys_port_to_the_brokers() {
+        let process = crate::process::ProcessIdentity::of(std::process::id()).expect("it runs");
+        let of = |ports: Vec<u16>| {
+            let data = "/k/data".into();
+            let native = crate::services::state::NativeState { process, ports, data };
+            let (provider, address) = (crate::services::Provider::Native, loopback(20_001));
+            detour(&State { provider, address, native: Some(native) })
+        };
+        let expect = Detour { broker: loopback(20_004), proxy: loopback(20_005) };
+        assert_eq!(of((20_001..=20_005).collect()).expect("five ports"), expect);
+        let error = of((20_001..=20_003).collect()).expect_err("three ports").to_string();
+        assert!(error.contains("services down"), "{error}");
+    }
+
+    #[test]
     fn the_ports_of_an_older_broker_are_refused() {
-        let ports = vec![20_001, 20_002];
+        let ports = vec![20_001, 20_002, 20_003];
         let site = Site { folder: "/k".into(), data: "/k/data".into(), ports };
         let error = server_properties(&site).expect_err("one is missing").to_string();
         assert!(error.contains("services down"), "{error}");

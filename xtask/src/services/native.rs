@@ -49,6 +49,11 @@ pub(crate) trait NativeService {
     /// How many ports it listens on.
     fn port_count(&self) -> usize;
 
+    /// Those of its ports that it listens on itself.
+    fn own_ports<'a>(&self, ports: &'a [u16]) -> &'a [u16] {
+        ports
+    }
+
     /// Where its data goes.
     fn data(&self, folder: &Path, _ports: &[u16]) -> PathBuf {
         folder.join("data")
@@ -145,7 +150,7 @@ fn site(
         Some(died) => {
             let (ports, advice) = (&died.ports, begin_anew(service));
             ensure!(
-                ports::are_free(ports),
+                ports::are_free(native.own_ports(ports)),
                 "one of {service}'s ports {ports:?} is taken\n{advice}"
             );
             Site {

@@ -24,7 +24,7 @@ pub(crate) struct State {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NativeState {
     pub(crate) process: ProcessIdentity,
-    /// Every port that it listens on, the one of `address` first.
+    /// Every port that it was given, the one of `address` first.
     pub(crate) ports: Vec<u16>,
     pub(crate) data: PathBuf,
 }

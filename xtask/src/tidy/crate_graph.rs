@@ -37,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("drakkar-examples", &[FACADE]),
     ("drakkar-bench", &[API, "drakkar-core"]),
     ("drakkar-bench-worker", &[FACADE]),
+    ("drakkar-chaos-worker", &[FACADE]),
     ("drakkar-integration", &[]),
     ("xtask", &[]),
 ];

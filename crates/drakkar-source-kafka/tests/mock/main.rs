@@ -5,6 +5,7 @@ mod end;
 mod flow;
 mod gauges;
 mod idle;
+mod membership;
 mod rebalance;
 mod start;
 mod support;

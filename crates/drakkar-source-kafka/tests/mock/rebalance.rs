@@ -2,10 +2,11 @@
 
 use crate::support::{
     Member, OnRevoke, PATIENCE, PLENTY, Told, World, check_contract, held_by, messages_of, numbers,
+    use_consumer_protocol,
 };
 use drakkar_api::{CommitOffset, Epoch, PartitionId, Source, SourceError, SourceErrorKind};
 use drakkar_mock_kafka::{ApiKey, BrokerError};
-use drakkar_source_kafka::{GroupProtocol, SourceConfig};
+use drakkar_source_kafka::SourceConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -46,12 +47,12 @@ fn wait_for_all(members: &[&Member], each: usize) {
     }
 }
 
-fn share_and_leave(protocol: GroupProtocol) {
+fn share_and_leave(use_protocol: impl Fn(&mut SourceConfig)) {
     let world = World::new(PARTITIONS);
     for partition in 0..PARTITIONS {
         world.produce(partition, numbers(0..EACH));
     }
-    let start = || Member::start(world.source(|c| c.group_protocol = protocol), OnRevoke::Answer);
+    let start = || Member::start(world.source(&use_protocol), OnRevoke::Answer);
     let first = start();
     first.take(6, PLENTY);
     let second = start();
@@ -79,13 +80,13 @@ fn share_and_leave(protocol: GroupProtocol) {
 // Promise: RB-2
 #[test]
 fn members_share_partitions_and_take_them_over() {
-    share_and_leave(GroupProtocol::Classic);
+    share_and_leave(|_| {});
 }
 
 // Promise: RB-2
 #[test]
 fn members_share_partitions_and_take_them_over_with_the_new_protocol() {
-    share_and_leave(GroupProtocol::Consumer);
+    share_and_leave(use_consumer_protocol);
 }
 
 // Promise: RB-1
@@ -97,7 +98,7 @@ fn a_revoke_waits_for_the_engine_and_then_for_its_commit() {
     }
     // The mock confuses itself with the classic protocol when the second member is slow to ask for
     // its share: it then lets the group join anew, and refuses commits meanwhile.
-    let source = || world.source(|config| config.group_protocol = GroupProtocol::Consumer);
+    let source = || world.source(use_consumer_protocol);
     let first = Member::start(source(), OnRevoke::Keep);
     let held = first.take(2, PLENTY);
     first.engine.wait_for_messages(200);
@@ -147,10 +148,7 @@ fn wait_for_revoke(member: &Member) -> Vec<Epoch> {
 #[test]
 fn a_revoke_that_is_never_answered_ends_and_a_late_commit_is_fenced() {
     let world = World::new(2);
-    let source = || {
-        let consumer = |config: &mut SourceConfig| config.group_protocol = GroupProtocol::Consumer;
-        world.source_with_drain(Duration::from_secs(1), consumer)
-    };
+    let source = || world.source_with_drain(Duration::from_secs(1), use_consumer_protocol);
     let first = Member::start(source(), OnRevoke::Keep);
     let held = first.take(2, PLENTY);
     let second = Member::start(source(), OnRevoke::Answer);

@@ -6,7 +6,7 @@ use drakkar_api::{
 };
 use drakkar_kafka::ClientSection;
 use drakkar_mock_kafka::{ApiKey, MockKafka};
-use drakkar_source_kafka::{KafkaSource, SourceConfig};
+use drakkar_source_kafka::{GroupProtocol, KafkaSource, SourceConfig};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use std::collections::BTreeMap;
@@ -376,6 +376,14 @@ pub(crate) fn source_of(
     change(&mut config);
     let settings = config.validate("kafka", drain_timeout).expect("valid settings");
     KafkaSource::new(client.validate("kafka").expect("valid"), settings, &WorkerId::new("test"))
+}
+
+/// Leaves the times to the broker, as the newer protocol wants it.
+pub(crate) fn use_consumer_protocol(config: &mut SourceConfig) {
+    let times = SourceConfig::default();
+    config.group_protocol = GroupProtocol::Consumer;
+    config.session_timeout_ms = times.session_timeout_ms;
+    config.heartbeat_interval_ms = times.heartbeat_interval_ms;
 }
 
 /// A source that was started, with its engine.

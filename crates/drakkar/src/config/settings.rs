@@ -11,6 +11,7 @@ use crate::logging;
 use config::ValueKind;
 use drakkar_api::{Field, Problems};
 use drakkar_core::SendFailurePolicy;
+use drakkar_source_kafka::WORKER_ID;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::fmt;
@@ -345,8 +346,26 @@ impl Config {
     /// Returns the worker's name: the value of the variable that `worker_name_env` names, else
     /// `drakkar-` and 8 hex digits that are drawn when the configuration is loaded.
     pub fn worker_name(&self) -> &str {
+        self.given_worker_name().unwrap_or(&self.nameless)
+    }
+
+    /// Returns the worker's name if the environment gives it one.
+    pub(crate) fn given_worker_name(&self) -> Option<&str> {
         let variable = self.checked.get("worker_name_env").and_then(Value::as_str);
-        variable.and_then(|name| self.environment.get(name)).unwrap_or(&self.nameless)
+        variable.and_then(|name| self.environment.get(name))
+    }
+
+    /// Notes what needs a name that is the same after a restart, for a worker that nobody named.
+    pub(crate) fn check_nameless(&self, problems: &mut Problems) {
+        let instance = self.get("kafka.group_instance_id").and_then(Value::as_str);
+        if instance.is_some_and(|id| id.contains(WORKER_ID)) {
+            let variable = self.get("worker_name_env").and_then(Value::as_str).unwrap_or_default();
+            let message = format!(
+                "{WORKER_ID} stands for a name that is the same after a restart, and this worker has \
+                 none; give it one by the environment variable {variable}"
+            );
+            problems.push("kafka.group_instance_id", message);
+        }
     }
 
     /// Returns the cluster's name, empty if there is none: the value of the variable that

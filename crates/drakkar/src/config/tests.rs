@@ -472,6 +472,24 @@ fn dead_letters_go_beside_the_source() {
 }
 
 #[test]
+fn a_membership_that_is_to_last_needs_a_name_that_does() {
+    let found = |text: &str, environment: &[(&str, &str)]| {
+        let config = load(text, environment).expect("valid");
+        let mut problems = drakkar_api::Problems::new();
+        if config.given_worker_name().is_none() {
+            config.check_nameless(&mut problems);
+        }
+        problems.iter().map(ToString::to_string).collect::<String>()
+    };
+    let text = "worker_name_env: ME\nkafka: {group_instance_id: 'w-{worker_id}'}";
+    let nameless = found(text, &[]);
+    assert!(nameless.starts_with("kafka.group_instance_id: "), "{nameless}");
+    assert!(nameless.ends_with("by the environment variable ME"), "{nameless}");
+    assert_eq!(found(text, &[("ME", "w1")]), "");
+    assert_eq!(found("kafka: {group_instance_id: fixed}", &[]), "");
+}
+
+#[test]
 fn names_come_from_the_environment_first() {
     let config = load("", &[("WORKER_ID", "w1")]).expect("valid");
     assert_eq!((config.worker_name(), config.cluster_name()), ("w1", ""));
