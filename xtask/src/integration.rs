@@ -74,7 +74,9 @@ fn run_suites(
 ) -> Result<ExitCode> {
     // Asked for before anything is built: the path of a program that was replaced is lost.
     let xtask = std::env::current_exe().context("failed to find the path of xtask")?;
-    let worker = bench::build_worker()?;
+    // Building it takes minutes, and only what has to do with services runs it.
+    let needs_worker = suites.iter().any(|suite| !suite.services.is_empty());
+    let worker = needs_worker.then(bench::build_worker).transpose()?;
     for suite in suites {
         ensure_tests_match(suite, test_arguments)?;
         let session = Session::begin(suite.services, provider)?;
@@ -84,7 +86,8 @@ fn run_suites(
             for &service in suite.services {
                 tests.envs(variables(service, session.state(service)?)?);
             }
-            tests.env("DRAKKAR_BENCH_WORKER", &worker).env("DRAKKAR_XTASK", &xtask);
+            tests.env("DRAKKAR_XTASK", &xtask);
+            tests.envs(worker.iter().map(|worker| ("DRAKKAR_BENCH_WORKER", worker)));
             let status = cargo::status(&mut tests)?;
             if !status.success() {
                 failure = Some(status);

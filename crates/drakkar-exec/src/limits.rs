@@ -15,10 +15,11 @@ pub(crate) const PATH: &str = "executor.limits";
 pub(crate) const LIMITS: Section = Section {
     about: "What the processes of tasks may use. A limit that is null stays as the worker has it. \
             Limits are set by `prlimit` and the signal by `setpriv`, both of util-linux, which start \
-            the task's program and must be installed if something is set here. Each limit holds for \
-            every process of a task by itself, not for their sum. Not together with `executor.wrap`, \
-            which can hold the same tools. A program that the kernel refuses to load, say because \
-            its interpreter is missing, ends with exit code 126 or 127 then.",
+            the task's program and must be installed if something is set here; each of the two costs \
+            every task about a millisecond of CPU time. Each limit holds for every process of a task \
+            by itself, not for their sum. Not together with `executor.wrap`, which can hold the same \
+            tools. A program that the kernel refuses to load, say because its interpreter is missing, \
+            ends with exit code 126 or 127 then.",
     fields: &[
         Field {
             name: "address_space_bytes",
