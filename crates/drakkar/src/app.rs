@@ -292,7 +292,9 @@ impl<H: Handler> App<H> {
             .map_err(|error| Error::start("logging", error))?;
         emergency.keep_log(log);
         tell_start(&config, &worker);
-        let result = self.run_checked(&config, parts, info, shutdown, emergency).await;
+        // Boxed, because it holds all parts at some time, and its callers would have to move it.
+        let running = Box::pin(self.run_checked(&config, parts, info, shutdown, emergency));
+        let result = running.await;
         match &result {
             Ok(()) => tracing::info!(category = "lifecycle", "drakkar_stopped"),
             Err(error) => tracing::error!(category = "lifecycle", ?error, "drakkar_failed"),
