@@ -57,6 +57,9 @@ impl Partition {
         // Looked for only now: this is called at every input.
         let reason = format!("stalled: offset {offset} {stalled}; {}", self.waits_for(offset));
         self.progress.reported = Some(offset);
+        if cfg!(drakkar_fault = "stall_not_told") {
+            return;
+        }
         let partition = &self.id;
         self.observer.observe(&Event::PartitionFailed { partition, reason: &reason });
     }
