@@ -38,6 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("drakkar-bench", &[]),
     ("drakkar-bench-worker", &[FACADE]),
     ("drakkar-integration", &[]),
+    ("drakkar-sim", &[API, "drakkar-core", TESTKIT]),
     ("xtask", &[]),
 ];
 
