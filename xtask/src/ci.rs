@@ -17,7 +17,7 @@ Runs every check in order and stops at the first that fails.
 Usage: cargo xtask ci [--keep-going] [--skip <step>]..
 
 Steps:
-  fmt, tidy, clippy, features, deny, advisories, rustdoc, test, quickstart, services, integration
+  fmt, tidy, clippy, features, deny, advisories, rustdoc, test, sim, quickstart, services, integration
 
 Options:
   --keep-going   Go on after a failure
@@ -47,7 +47,7 @@ impl From<Lint> for Verdict {
     }
 }
 
-static STEPS: [Step; 11] = [
+static STEPS: [Step; 12] = [
     Step { name: "fmt", run: |_| cargo(&["fmt", "--all", "--check"]) },
     Step { name: "tidy", run: |gate| gate.xtask(&["tidy"]) },
     Step {
@@ -59,6 +59,7 @@ static STEPS: [Step; 11] = [
     Step { name: "advisories", run: |_| advisories() },
     Step { name: "rustdoc", run: |_| rustdoc() },
     Step { name: "test", run: |_| cargo(&["test", "--workspace"]) },
+    Step { name: "sim", run: |gate| gate.xtask(&["sim", "--seeds", "2000"]) },
     Step { name: "quickstart", run: |_| quickstart() },
     Step { name: "services", run: |_| Ok(lint_and_tell()?.into()) },
     Step { name: "integration", run: |gate| gate.xtask(&["integration"]) },
