@@ -1,6 +1,6 @@
 //! The end of messages, and commits (promises DL-1, DL-2, WM-1, WM-2).
 
-use super::assignment::{Assignment, Doom, HookState, How, Message, Payload, TaskPhase};
+use super::assignment::{Assignment, Commits, Doom, HookState, How, Message, Payload, TaskPhase};
 use super::{Judge, LOOK, SLACK};
 use crate::promise::Promise;
 use crate::seen::{Number, Shape};
@@ -234,10 +234,11 @@ impl Judge {
         self.note_progress(epoch);
     }
 
-    /// Returns whether an answer for an older assignment came in since the last commit of this one was
-    /// asked for: it may have been taken for the answer to that.
+    /// Returns whether an answer for an older assignment came in since a commit of this one was asked
+    /// for or became due: it may have been taken for an answer to that.
     fn was_misled(&self, assignment: &Assignment) -> bool {
-        assignment.commits.asked_at.is_some_and(|asked| self.stale >= Some(asked))
+        let Commits { asked_at, wanting_since, .. } = assignment.commits;
+        [asked_at, wanting_since].into_iter().flatten().any(|since| self.stale >= Some(since))
     }
 
     /// Nothing is committed for an assignment that is over.

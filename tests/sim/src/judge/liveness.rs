@@ -27,7 +27,9 @@ impl Judge {
         let open = assignment.messages.iter().find(|(_, message)| message.settled.is_none());
         let Some((offset, message)) = open else {
             let position = assignment.finished_position();
-            return if assignment.commits.is_open || position > assignment.position {
+            let committed = self.committed.get(&assignment.partition).copied();
+            let wants = position > assignment.position && committed < Some(position);
+            return if assignment.commits.is_open || wants {
                 (Promise::Wm2, format!("epoch {epoch} does not commit {position}"))
             } else {
                 (Promise::Ft3, format!("no message is handed over in epoch {epoch}"))
