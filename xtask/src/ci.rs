@@ -17,7 +17,7 @@ Runs every check in order and stops at the first that fails.
 Usage: cargo xtask ci [--keep-going] [--skip <step>]..
 
 Steps:
-  fmt, tidy, clippy, features, deny, advisories, rustdoc, test, quickstart, examples, services,
+  fmt, tidy, clippy, features, deny, advisories, rustdoc, test, sim, quickstart, examples, services,
   integration
 
 Options:
@@ -48,7 +48,7 @@ impl From<Lint> for Verdict {
     }
 }
 
-static STEPS: [Step; 12] = [
+static STEPS: [Step; 13] = [
     Step { name: "fmt", run: |_| cargo(&["fmt", "--all", "--check"]) },
     Step { name: "tidy", run: |gate| gate.xtask(&["tidy"]) },
     Step {
@@ -60,6 +60,7 @@ static STEPS: [Step; 12] = [
     Step { name: "advisories", run: |_| advisories() },
     Step { name: "rustdoc", run: |_| rustdoc() },
     Step { name: "test", run: |_| cargo(&["test", "--workspace"]) },
+    Step { name: "sim", run: |gate| gate.xtask(&["sim", "--seeds", "2000"]) },
     Step { name: "quickstart", run: |_| quickstart() },
     Step { name: "examples", run: |_| examples() },
     Step { name: "services", run: |_| Ok(lint_and_tell()?.into()) },

@@ -29,12 +29,13 @@ struct Boundary {
     never: &'static [&'static str],
 }
 
-const BOUNDARIES: [Boundary; 8] = [
+const BOUNDARIES: [Boundary; 9] = [
     Boundary { package: "drakkar-api", arguments: &[], never: &["rdkafka", "tokio"] },
     Boundary { package: "drakkar-core", arguments: &[], never: &["rdkafka"] },
     Boundary { package: "drakkar-exec", arguments: &[], never: &["rdkafka"] },
     Boundary { package: "drakkar-sink-file", arguments: &[], never: &["rdkafka"] },
     Boundary { package: "drakkar-testkit", arguments: &[], never: &["rdkafka"] },
+    Boundary { package: "drakkar-sim", arguments: &[], never: &["rdkafka"] },
     Boundary { package: "xtask", arguments: &[], never: &["rdkafka", "drakkar-api"] },
     Boundary {
         package: FACADE,

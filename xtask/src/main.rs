@@ -20,6 +20,7 @@ mod features;
 mod integration;
 mod process;
 mod services;
+mod sim;
 mod tidy;
 mod workspace;
 
@@ -39,6 +40,7 @@ Commands:
   ci           Run every check there is: what a change must pass
   tidy         Check the rules that no compiler knows
   features     Build each feature by itself and check what the crates link
+  sim          Run the engine in simulated worlds
   integration  Run the tests that need real services
   bench        Run the benchmarks
   chaos        Run workers under faults and judge what arrived
@@ -63,6 +65,7 @@ fn dispatch(mut arguments: Arguments) -> Result<ExitCode> {
     let (help, run): (&str, fn(Arguments) -> Result<ExitCode>) = match command.as_deref() {
         Some("integration") => (integration::HELP, integration::run),
         Some("bench") => (bench::HELP, bench::run),
+        Some("sim") => (sim::HELP, sim::run),
         Some("chaos") => (chaos::HELP, chaos::run),
         Some("ci") => (ci::HELP, ci::run),
         Some("features") => (features::HELP, features::run),

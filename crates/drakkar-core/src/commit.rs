@@ -70,9 +70,20 @@ impl CommitSchedule {
         let due = self.forced
             || self.gathered >= self.policy.offsets_max
             || self.due.is_some_and(|due| due <= now);
-        if self.in_flight.is_some() || !due {
+        let due = due || cfg!(drakkar_fault = "commits_not_coalesced");
+        if cfg!(drakkar_fault = "commit_forgotten") {
+            self.due = None;
             return None;
         }
+        if self.in_flight.is_some() && !cfg!(drakkar_fault = "two_commits_in_flight") || !due {
+            return None;
+        }
+        let position = match self.committed {
+            Some(committed) if cfg!(drakkar_fault = "commit_goes_back") => {
+                CommitOffset::new(committed.get() - 1)
+            }
+            _ => position,
+        };
         self.in_flight = Some(position);
         self.gathered = 0;
         self.due = None;

@@ -11,8 +11,8 @@ use crate::partition::{
 };
 use crate::shared::Shared;
 use drakkar_api::{
-    CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Instant, PartitionId, Reply,
-    Run, RunId, RunListener, SourceMessage,
+    CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Flow, Instant, PartitionId,
+    Reply, Run, RunId, RunListener, SourceMessage,
 };
 use futures_util::FutureExt as _;
 use std::any::Any;
@@ -245,6 +245,10 @@ impl Driver {
             Mail::Input(input) => input,
             Mail::Drain { cause, deadline, ticket } => {
                 self.tickets.push(ticket);
+                let deadline = match cfg!(drakkar_fault = "drain_without_deadline") {
+                    true => deadline + Duration::from_secs(86_400),
+                    false => deadline,
+                };
                 // A drain that is under way keeps its deadline: somebody waits for that one.
                 self.drain.get_or_insert(DrainClock {
                     started: now,
@@ -267,7 +271,10 @@ impl Driver {
 
     /// Lets the machine decide, performs that, and tells the gate what it did to the load.
     fn handle(&mut self, input: Input, now: Instant) -> Option<End> {
-        self.machine.set_windows(self.shared.windows());
+        let others_drain = cfg!(drakkar_fault = "drain_stops_others")
+            && self.drain.is_none()
+            && self.shared.partitions.some_leave();
+        self.machine.set_windows(if others_drain { Flow::Closed } else { self.shared.windows() });
         let effects = self.machine.handle(input, now);
         let end = self.perform(effects);
         let load = self.machine.load();
@@ -443,9 +450,13 @@ impl Driver {
         self.hooks.abort_all();
         self.hook_calls.clear();
         self.outgoing.iter_mut().for_each(Vec::clear);
-        self.shared.executor.cancel(self.epoch, CancelScope::All);
+        if !cfg!(drakkar_fault = "runs_outlive_assignment") {
+            self.shared.executor.cancel(self.epoch, CancelScope::All);
+        }
         for lane in self.shared.lanes.iter().chain([&self.shared.dead_letters]) {
-            lane.send(LaneMail::Fence(self.epoch));
+            if !cfg!(drakkar_fault = "lanes_not_fenced") {
+                lane.send(LaneMail::Fence(self.epoch));
+            }
         }
     }
 }

@@ -546,6 +546,10 @@ impl SourceEvents for Events {
                 duration: Duration::ZERO,
             });
         }
+        if cfg!(drakkar_fault = "staying_partitions_drained") {
+            let all = self.shared.partitions.epochs();
+            return drain(&self.shared, &all, DrainCause::Revoke, drained);
+        }
         drain(&self.shared, &epochs, DrainCause::Revoke, drained);
     }
 

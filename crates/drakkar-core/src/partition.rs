@@ -225,6 +225,9 @@ impl Partition {
             Input::Tick => self.on_tick(),
             Input::Drain(cause) => self.on_drain(cause),
             Input::DrainExpired => self.on_drain_expired(),
+            Input::Lost if cfg!(drakkar_fault = "loss_taken_for_revoke") => {
+                self.on_drain(DrainCause::Revoke)
+            }
             Input::Lost => self.on_lost(),
         }
         self.advance();
@@ -290,7 +293,8 @@ impl Partition {
     /// Returns whether the limits of this partition permit one more window.
     fn may_open_window(&self) -> bool {
         self.windows.len() < self.config.open_windows_max
-            && self.watermark.ahead() < self.config.ahead_max
+            && (self.watermark.ahead() < self.config.ahead_max
+                || cfg!(drakkar_fault = "ahead_unbounded"))
     }
 
     /// Returns the hooks that are known to be missing.
@@ -370,11 +374,16 @@ impl Partition {
 
     /// Grants what fits into the buffer, once it is a quarter of it, so that grants are few.
     fn grant_credit(&mut self) {
-        if self.drain.is_active() || self.watermark.ahead() >= self.config.ahead_max {
+        let too_far = self.watermark.ahead() >= self.config.ahead_max
+            && !cfg!(drakkar_fault = "ahead_unbounded");
+        if self.drain.is_active() || too_far {
             return;
         }
-        let messages =
-            self.config.buffer_messages.saturating_sub(self.queue.len() + self.credit_messages);
+        let waiting = match cfg!(drakkar_fault = "buffer_unbounded") {
+            true => 0,
+            false => self.queue.len(),
+        };
+        let messages = self.config.buffer_messages.saturating_sub(waiting + self.credit_messages);
         let buffer_bytes = i64::try_from(self.config.buffer_bytes).unwrap_or(i64::MAX);
         let queued_bytes = i64::try_from(self.queued_bytes).unwrap_or(i64::MAX);
         let bytes = buffer_bytes.saturating_sub(queued_bytes).saturating_sub(self.credit_bytes);

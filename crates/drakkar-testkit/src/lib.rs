@@ -40,5 +40,5 @@ pub use fault::{FaultPlan, FaultRates};
 pub use handler::{HookCall, HookLog, TestHandler};
 pub use observer::{Recorded, RecordingObserver};
 pub use random::Random;
-pub use sink::{Answer, Applied, Call, FakeSink, Offer, Reaction};
+pub use sink::{Answer, Applied, Call, FakeSink, Offer, Reaction, Sighting};
 pub use source::{CommitAnswer, ScriptedSource};

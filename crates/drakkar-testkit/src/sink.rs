@@ -26,7 +26,36 @@ pub struct FakeSink<P> {
     id: SinkId,
     limits: BatchLimits,
     is_tolerant: bool,
+    watcher: Option<Watcher<P>>,
     shared: Arc<Shared<P>>,
+}
+
+type Watcher<P> = Arc<dyn Fn(Sighting<'_, P>) + Send + Sync>;
+
+/// What a watcher of a [`FakeSink`] sees, at the moment when it happens.
+#[derive(Clone, Copy, Debug)]
+pub enum Sighting<'a, P> {
+    /// A call of `deliver` began.
+    Offered {
+        /// The number of the call, from 0.
+        call: usize,
+        /// Its items.
+        offers: &'a [Offer<P>],
+    },
+    /// Items of a call took effect.
+    Applied {
+        /// The number of the call.
+        call: usize,
+        /// Those items.
+        items: &'a [Applied<P>],
+    },
+    /// A call ended.
+    Ended {
+        /// The number of the call.
+        call: usize,
+        /// What was answered; `None` when the call was dropped.
+        verdicts: Option<&'a [Verdict]>,
+    },
 }
 
 /// What the sink does about one item.
@@ -204,7 +233,23 @@ impl<P: SinkPayload + Clone + Into<Payload>> FakeSink<P> {
             active_max: 0,
         };
         let shared = Shared { state: Mutex::new(state), violations: Violations::default() };
-        Self { id, limits: BatchLimits::default(), is_tolerant: false, shared: Arc::new(shared) }
+        Self {
+            id,
+            limits: BatchLimits::default(),
+            is_tolerant: false,
+            watcher: None,
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Shows everything to `watcher` as it happens. Only clones that are made later do so, too.
+    #[must_use]
+    pub fn with_watcher(
+        mut self,
+        watcher: impl Fn(Sighting<'_, P>) + Send + Sync + 'static,
+    ) -> Self {
+        self.watcher = Some(Arc::new(watcher));
+        self
     }
 
     /// Sets the limits.
@@ -298,6 +343,12 @@ impl<P: SinkPayload + Clone + Into<Payload>> FakeSink<P> {
         self.shared.violations.assert_none(&self.id.to_string());
     }
 
+    fn show(&self, sighting: Sighting<'_, P>) {
+        if let Some(watcher) = &self.watcher {
+            watcher(sighting);
+        }
+    }
+
     /// Notes the beginning of a call and answers its number, the offers and the reaction.
     fn begin(&self, batch: &Batch<'_, P>) -> (usize, Vec<Offer<P>>, Reaction) {
         let mut state = lock(&self.shared.state);
@@ -347,14 +398,17 @@ impl<P: SinkPayload + Clone + Into<Payload>> Sink for FakeSink<P> {
             return batch.all(Verdict::NotApplied(error));
         }
         let (number, offers, mut reaction) = self.begin(&batch);
-        let mut call = ActiveCall { shared: &self.shared, number, verdicts: None };
+        let watcher = self.watcher.as_ref();
+        let mut call = ActiveCall { shared: &self.shared, watcher, number, verdicts: None };
+        self.show(Sighting::Offered { call: number, offers: &offers });
         pass(reaction.before).await;
         reaction.answers.resize(offers.len(), Answer::Confirm);
         let taken =
             offers.into_iter().zip(&reaction.answers).filter(|(_, answer)| answer.is_applied());
-        lock(&self.shared.state)
-            .applied
-            .extend(taken.map(|(offer, _)| Applied { id: offer.id, payload: offer.payload }));
+        let taken = taken.map(|(offer, _)| Applied { id: offer.id, payload: offer.payload });
+        let taken: Vec<_> = taken.collect();
+        self.show(Sighting::Applied { call: number, items: &taken });
+        lock(&self.shared.state).applied.extend(taken);
         pass(reaction.after).await;
         let verdicts: Vec<_> = reaction.answers.into_iter().map(Answer::verdict).collect();
         call.verdicts = Some(verdicts.clone());
@@ -453,6 +507,7 @@ impl<P: Clone + Into<Payload>> State<P> {
 /// Notes the end of a call, however it ends.
 struct ActiveCall<'a, P> {
     shared: &'a Shared<P>,
+    watcher: Option<&'a Watcher<P>>,
     number: usize,
     verdicts: Option<Vec<Verdict>>,
 }
@@ -465,7 +520,11 @@ impl<P> Drop for ActiveCall<'_, P> {
         state.in_flight.retain(|_, call| *call != number);
         if let Some(call) = state.calls.get_mut(number) {
             call.ended = Some(Instant::now());
-            call.verdicts = self.verdicts.take();
+            call.verdicts = self.verdicts.clone();
+        }
+        drop(state);
+        if let Some(watcher) = self.watcher {
+            watcher(Sighting::Ended { call: number, verdicts: self.verdicts.as_deref() });
         }
     }
 }
@@ -476,6 +535,7 @@ impl<P> Clone for FakeSink<P> {
             id: self.id.clone(),
             limits: self.limits,
             is_tolerant: self.is_tolerant,
+            watcher: self.watcher.clone(),
             shared: Arc::clone(&self.shared),
         }
     }
@@ -510,6 +570,30 @@ mod tests {
         let payload = item("x");
         let items = ids.iter().map(|id| BatchItem { payload: &payload, id }).collect();
         sink.deliver(Batch::new(items)).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watcher_sees_what_happens_when_it_does() {
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let book = Arc::clone(&seen);
+        let sink = sink().with_watcher(move |sighting| {
+            lock(&book).push(match sighting {
+                Sighting::Offered { call, offers } => format!("{call}: {} offered", offers.len()),
+                Sighting::Applied { call, items } => format!("{call}: {} applied", items.len()),
+                Sighting::Ended { call, verdicts } => {
+                    format!("{call}: {:?} answered", verdicts.map(<[Verdict]>::len))
+                }
+            });
+        });
+        sink.connect().await.expect("no failure is scripted");
+        sink.push(Reaction::answers([Answer::refused()]));
+        deliver(&sink, &[id(1), id(2)]).await;
+        sink.push(Reaction::hang());
+        let patience = Duration::from_secs(1);
+        assert!(tokio::time::timeout(patience, deliver(&sink, &[id(3)])).await.is_err());
+        let expect = ["0: 2 offered", "0: 1 applied", "0: Some(2) answered", "1: 1 offered"];
+        assert_eq!(lock(&seen)[..4], expect);
+        assert_eq!(lock(&seen)[4..], ["1: None answered"]);
     }
 
     #[tokio::test(start_paused = true)]

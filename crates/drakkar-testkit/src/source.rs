@@ -77,12 +77,20 @@ struct State {
 struct Assigned {
     partition: PartitionId,
     position: CommitOffset,
-    credit: Credit,
+    credit: Balance,
     committed: Option<CommitOffset>,
     commit_in_flight: bool,
     unsettled: BTreeSet<Offset>,
     settled: BTreeSet<Offset>,
     ended: bool,
+}
+
+/// What is left of the credit of one assignment. A message may exceed the bytes; the next grant makes
+/// up for that first.
+#[derive(Clone, Copy, Default)]
+struct Balance {
+    messages: usize,
+    bytes: i64,
 }
 
 enum Told {
@@ -230,7 +238,9 @@ impl ScriptedSource {
 
     /// Returns the credit that is left of an assignment.
     pub fn credit(&self, epoch: Epoch) -> Option<Credit> {
-        lock(&self.shared.state).assignments.get(&epoch).map(|assigned| assigned.credit)
+        let state = lock(&self.shared.state);
+        let Balance { messages, bytes } = state.assignments.get(&epoch)?.credit;
+        Some(Credit { messages, bytes: usize::try_from(bytes).unwrap_or(0) })
     }
 
     /// Returns the flow.
@@ -289,7 +299,8 @@ impl Source for ScriptedSource {
         self.shared.change(|state| {
             let assigned = state.assigned(epoch)?;
             assigned.credit.messages = assigned.credit.messages.saturating_add(credit.messages);
-            assigned.credit.bytes = assigned.credit.bytes.saturating_add(credit.bytes);
+            let bytes = i64::try_from(credit.bytes).unwrap_or(i64::MAX);
+            assigned.credit.bytes = assigned.credit.bytes.saturating_add(bytes);
             Ok(())
         });
     }
@@ -345,7 +356,7 @@ impl Shared {
         let assigned = Assigned {
             partition: partition.clone(),
             position,
-            credit: Credit { messages: 0, bytes: 0 },
+            credit: Balance::default(),
             committed: None,
             commit_in_flight: false,
             unsettled: BTreeSet::new(),
@@ -403,7 +414,7 @@ impl Shared {
             for epoch in &epochs {
                 if let Some(assigned) = state.assignments.get_mut(epoch) {
                     // Nothing more is handed over, whatever the credit.
-                    assigned.credit = Credit { messages: 0, bytes: 0 };
+                    assigned.credit = Balance::default();
                     assigned.position = CommitOffset::new(i64::MAX);
                 }
             }
@@ -525,10 +536,12 @@ impl Shared {
 impl Assigned {
     fn take(&mut self, broker: &mut crate::broker::State, most: usize) -> Vec<SourceMessage> {
         let count = self.credit.messages.min(most);
-        let messages = broker.read(&self.partition, self.position, count, self.credit.bytes);
+        let bytes = usize::try_from(self.credit.bytes).unwrap_or(0);
+        let messages = broker.read(&self.partition, self.position, count, bytes);
         for message in &messages {
             self.credit.messages -= 1;
-            self.credit.bytes = self.credit.bytes.saturating_sub(message.size_bytes());
+            let bytes = i64::try_from(message.size_bytes()).unwrap_or(i64::MAX);
+            self.credit.bytes = self.credit.bytes.saturating_sub(bytes);
             self.position = message.offset.next();
             self.unsettled.insert(message.offset);
         }
@@ -716,6 +729,23 @@ mod tests {
         assert_eq!(world.engine.take(), ["messages 1 [10]"]);
         let left = Credit { messages: 91, bytes: 2000 - 14 };
         assert_eq!(world.source.credit(Epoch::new(1)), Some(left));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_exceeds_the_bytes_is_made_up_for() {
+        let world = world().await;
+        world.source.request(Epoch::new(1), Credit { messages: 9, bytes: 1 });
+        for _ in 0..3 {
+            world.broker.produce(&world.partition, "0123456789");
+        }
+        settle_down().await;
+        assert_eq!(world.engine.take(), ["messages 1 [0]"]);
+        world.source.request(Epoch::new(1), Credit { messages: 9, bytes: 10 });
+        settle_down().await;
+        assert_eq!(world.engine.take(), ["messages 1 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]"]);
+        world.source.request(Epoch::new(1), Credit { messages: 9, bytes: 9 });
+        settle_down().await;
+        assert_eq!(world.engine.take(), [""; 0], "nine bytes too many were handed over");
     }
 
     #[tokio::test(start_paused = true)]

@@ -39,6 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("drakkar-bench-worker", &[FACADE]),
     ("drakkar-chaos-worker", &[FACADE]),
     ("drakkar-integration", &[]),
+    ("drakkar-sim", &[API, "drakkar-core", TESTKIT]),
     ("xtask", &[]),
 ];
 

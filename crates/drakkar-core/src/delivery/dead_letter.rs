@@ -158,7 +158,8 @@ pub(crate) fn write_letter(letter: &Letter, from: LetterSource<'_>) -> FullLette
             if source.value.is_none() {
                 put("tombstone", "true".to_owned());
             }
-            (source.key.clone(), source.value.clone())
+            let value = source.value.clone();
+            (source.key.clone(), value.filter(|_| !cfg!(drakkar_fault = "letter_without_value")))
         }
         LetterContent::Payload { payload, sink, id } => {
             put("kind", "payload".to_owned());

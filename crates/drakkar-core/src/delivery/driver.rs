@@ -162,7 +162,10 @@ impl LaneDriver {
         let sink = self.sink.clone();
         let inbox = Arc::clone(&self.inbox);
         let clock = Arc::clone(&self.clock);
-        let timeout = self.attempt_timeout;
+        let timeout = match cfg!(drakkar_fault = "attempt_without_deadline") {
+            true => Duration::MAX,
+            false => self.attempt_timeout,
+        };
         self.calls.spawn(async move {
             let started = clock.now();
             let batch: Vec<_> =

@@ -281,6 +281,9 @@ impl Lane {
             }
         }
         for items in again.into_values() {
+            if cfg!(drakkar_fault = "retry_lost") {
+                continue;
+            }
             let attempts = items.iter().map(|item| item.attempts).max().unwrap_or(1);
             let wait = self.policy.backoff.after(attempts, &mut self.jitter);
             report.delay = report.delay.max(wait);
@@ -293,7 +296,7 @@ impl Lane {
     /// Notes that an item of this assignment came back from a call, and answers whether the
     /// assignment is over.
     fn returns_fenced(&mut self, epoch: Epoch) -> bool {
-        let fenced = self.fenced.contains(&epoch);
+        let fenced = self.fenced.contains(&epoch) && !cfg!(drakkar_fault = "verdicts_of_any_epoch");
         let in_calls = self.in_calls.get_mut(&epoch).expect("it was counted when it was sent");
         *in_calls -= 1;
         if *in_calls == 0 {
@@ -308,7 +311,9 @@ impl Lane {
         let (error, safe) = match verdict {
             Verdict::Confirmed => return Judgement::Settle(ItemEnd::Confirmed),
             Verdict::NotApplied(error) => (error, true),
-            Verdict::Unknown(error) => (error, item.repeat_is_harmless),
+            Verdict::Unknown(error) => {
+                (error, item.repeat_is_harmless || cfg!(drakkar_fault = "unknown_repeated"))
+            }
             Verdict::Rejected(error) => (error, false),
             _ => {
                 let message = "the sink answered a verdict that this engine does not know";
@@ -321,6 +326,9 @@ impl Lane {
             let blame = if is_own { Blame::Own } else { Blame::Shared };
             item.shrink(self.limits.item_bytes_max, blame)
         };
+        if self.policy.hold && cfg!(drakkar_fault = "letter_forgotten_under_hold") {
+            return Judgement::Settle(ItemEnd::Confirmed);
+        }
         if self.policy.hold || is_cut {
             return Judgement::Again(error);
         }

@@ -138,6 +138,9 @@ impl Partition {
     }
 
     fn on_arrange_failed(&mut self, id: WindowId, attempt: u32, failure: &HookFailure) {
+        if cfg!(drakkar_fault = "arrange_error_stops") {
+            return;
+        }
         let window = self.windows.get_mut(&id).expect("the caller found it");
         if attempt <= self.config.arrange_retries_max {
             window.phase = WindowPhase::Arranging { attempt: attempt + 1 };

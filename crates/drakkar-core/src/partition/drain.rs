@@ -141,6 +141,9 @@ impl Partition {
     /// Returns the last message that must be finished: the last started one, and whatever hangs
     /// together with it by shared tasks or by the window hook.
     fn compute_frontier(&self) -> Option<Offset> {
+        if cfg!(drakkar_fault = "drain_waits_for_unstarted") {
+            return self.messages.keys().next_back().copied();
+        }
         let mut frontier = self.newest_started?;
         loop {
             let mut next = frontier;
@@ -219,10 +222,12 @@ impl Partition {
                     self.messages.iter().take_while(|&(&offset, _)| Some(offset) <= frontier);
                 let unfinished =
                     up_to_it.any(|(&offset, message)| !self.is_halted(offset, message));
-                if unfinished || self.waiting_runs > 0 {
+                let waits = unfinished || self.waiting_runs > 0;
+                if waits && !cfg!(drakkar_fault = "drain_waits_for_nothing") {
                     return;
                 }
-                let settled = self.commit.is_settled(self.watermark.position());
+                let settled = self.commit.is_settled(self.watermark.position())
+                    || cfg!(drakkar_fault = "drain_without_commit");
                 let is_lost = commit_failed && cause == DrainCause::Revoke;
                 if settled || (is_lost && !self.commit.is_in_flight()) {
                     self.leave_halted(frontier);
@@ -243,6 +248,11 @@ impl Partition {
     pub(super) fn on_drain_expired(&mut self) {
         let Drain::Active { frontier, commit_failed, .. } = self.drain else { return };
         self.effects.push(Effect::Fence);
+        if cfg!(drakkar_fault = "drain_finishes_the_unfinished") {
+            for offset in self.open_offsets() {
+                self.finish_message(offset);
+            }
+        }
         for offset in self.open_offsets() {
             let is_beyond = Some(offset) > frontier;
             let how = if is_beyond { Settlement::GivenBack } else { Settlement::Abandoned };

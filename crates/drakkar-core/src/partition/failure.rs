@@ -27,7 +27,9 @@ impl Partition {
             (FailureAction::Stop, _) => self.halt(owner, &fate),
             (FailureAction::DeadLetter, Owner::Task(key)) => self.fail_task(key, &fate),
             (FailureAction::DeadLetter, Owner::Message(offset)) => {
-                self.doom(offset, fate);
+                if !cfg!(drakkar_fault = "hook_error_swallowed") {
+                    self.doom(offset, fate);
+                }
                 self.message_outputs_done(offset);
             }
             (FailureAction::DeadLetter, Owner::Window(id)) => self.dead_letter_window(id, &fate),

@@ -117,8 +117,9 @@ impl Partition {
 
     /// Routes all payloads before any is sent: one that routes nowhere stops the whole answer.
     fn deliver(&mut self, origin: Origin, outputs: Outputs) {
+        let owner = origin.owner;
         if outputs.is_empty() {
-            return self.outputs_done(origin.owner);
+            return self.outputs_done(owner);
         }
         let mut by_lane: SmallVec<[(usize, Payloads); 1]> = SmallVec::new();
         for (index, payload) in outputs.into_payloads().into_iter().enumerate() {
@@ -170,6 +171,13 @@ impl Partition {
                 handler_retries: 0,
             };
             self.groups.insert(key, group);
+        }
+        if cfg!(drakkar_fault = "task_outputs_not_awaited") && matches!(owner, Owner::Task(_))
+            || cfg!(drakkar_fault = "message_outputs_not_awaited")
+                && matches!(owner, Owner::Message(_))
+        {
+            self.groups.retain(|_, group| group.owner != owner);
+            self.outputs_done(owner);
         }
     }
 
@@ -269,6 +277,12 @@ impl Partition {
     /// Sends what is not confirmed to the lane again (promise DL-3).
     fn send_again(&mut self, key: u64) {
         let group = self.groups.get_mut(&key).expect("the caller found it");
+        if cfg!(drakkar_fault = "retry_repeats_confirmed") {
+            let (_, failure) = group.failed.first_key_value().expect("something failed");
+            let failure = failure.clone();
+            let all = (0_u32..).zip(&group.payloads).map(|(index, _)| (index, failure.clone()));
+            group.failed = all.collect();
+        }
         let items = group.failed_payloads().map(|(index, (id, payload))| Outgoing {
             key: ItemKey::Payload { group: key, index },
             id: id.clone(),

@@ -80,6 +80,9 @@ impl Partition {
         if let Some((stall, reason)) = found {
             self.progress.reported = Some(stall);
             let keeps_ready = self.respond(stall);
+            if cfg!(drakkar_fault = "stall_not_told") {
+                return;
+            }
             let (partition, reason) = (&self.id, &reason);
             self.observer.observe(&Event::PartitionFailed { partition, reason, keeps_ready });
         }

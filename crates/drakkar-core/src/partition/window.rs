@@ -66,7 +66,10 @@ impl Partition {
         if self.arranging.is_some() || self.drain.is_active() || held_back {
             return;
         }
-        let room = self.config.ahead_max.saturating_sub(self.watermark.ahead());
+        let room = match cfg!(drakkar_fault = "ahead_unbounded") {
+            true => usize::MAX,
+            false => self.config.ahead_max.saturating_sub(self.watermark.ahead()),
+        };
         let size = self.config.window_size.min(room);
         let id = WindowId::new(self.windows_formed + 1);
         let mut offsets = Vec::new();
@@ -202,7 +205,7 @@ impl Partition {
 
     /// There is no window hook: nothing is held for one any more.
     fn on_window_hook_missing(&mut self) {
-        if self.hooks.window_missing {
+        if self.hooks.window_missing || cfg!(drakkar_fault = "window_hook_assumed") {
             return;
         }
         self.hooks.window_missing = true;

@@ -1,0 +1,137 @@
+//! What may be kept in a worker (promise FT-3), and that a partition which cannot go on says so
+//! (promise FT-1).
+
+use super::assignment::Assignment;
+use super::{Judge, SLACK};
+use crate::journal::WorkerNumber;
+use crate::promise::Promise;
+use drakkar_api::Epoch;
+use std::time::Duration;
+
+/// How much later than its deadline a stall may be told.
+const STALL_SLACK: Duration = Duration::from_millis(250);
+
+impl Judge {
+    /// No message is handed over while more than enough is in the worker.
+    pub(super) fn check_flow(&mut self, worker: WorkerNumber, epoch: Epoch) {
+        // What was too much a moment ago may be gone by now.
+        self.note_loads();
+        let full = self.accounts.get(&worker).and_then(|account| account.full_since);
+        if let Some((since, why)) = full.filter(|(since, _)| *since < self.now) {
+            let what = format!(
+                "messages of epoch {epoch} were taken, though {why} are at the mark since {since:?}"
+            );
+            self.blame(Promise::Ft3, what);
+        }
+    }
+
+    /// Looks, at the end of an instant, how much is in each worker at least: runs that the executor
+    /// has, and bytes of messages that are not settled.
+    pub(super) fn note_loads(&mut self) {
+        let now = self.now;
+        let live = self.assignments.values().filter(|assignment| assignment.end.is_none());
+        let mut loads: std::collections::BTreeMap<WorkerNumber, (usize, usize)> =
+            self.accounts.keys().map(|worker| (*worker, (0, 0))).collect();
+        for assignment in live {
+            let load = loads.entry(assignment.worker).or_default();
+            let runs = assignment.tasks.values().filter(|task| task.run.is_with_executor());
+            load.0 += runs.count();
+            let open = assignment.messages.values().filter(|message| message.settled.is_none());
+            load.1 += open.map(|message| message.bytes).sum::<usize>();
+        }
+        let marks = (self.config.load_count.pause_at, self.config.load_bytes.pause_at);
+        for (worker, (runs, bytes)) in loads {
+            let why = match (runs >= marks.0, bytes >= marks.1) {
+                (true, _) => Some("runs"),
+                (_, true) => Some("bytes"),
+                _ => None,
+            };
+            let account = self.account(worker);
+            account.full_since = match (why, account.full_since) {
+                (None, _) => None,
+                (Some(_), Some(since)) => Some(since),
+                (Some(why), None) => Some((now, why)),
+            };
+        }
+    }
+
+    /// What waits for a window fits into the buffer. What is in a window that is just being taken
+    /// cannot be told from it.
+    pub(super) fn check_buffer(&mut self, epoch: Epoch) {
+        let Some(assignment) = self.assignments.get(&epoch) else { return };
+        let waiting = || {
+            let waits = assignment.messages.values();
+            waits.filter(|message| !message.taken && message.settled.is_none())
+        };
+        let (count, bytes) = (waiting().count(), waiting().map(|m| m.bytes).sum::<usize>());
+        let largest = waiting().map(|message| message.bytes).max().unwrap_or(0);
+        let window = self.config.window_size;
+        let count_max = self.config.buffer_messages + window;
+        let bytes_max = self.config.buffer_bytes + (window + 1) * largest;
+        if count > count_max || bytes > bytes_max {
+            let what = format!("{count} messages of {bytes} bytes wait in epoch {epoch}");
+            self.blame(Promise::Ft3, what);
+        }
+    }
+
+    /// Not too far is read beyond an unfinished offset.
+    pub(super) fn check_ahead(&mut self, epoch: Epoch) {
+        let Some(assignment) = self.assignments.get(&epoch) else { return };
+        let taken = assignment.messages.values().filter(|message| message.taken);
+        let ahead = taken.skip_while(|message| message.is_finished()).count();
+        if ahead > self.config.ahead_max {
+            let what = format!(
+                "epoch {epoch} has {ahead} messages from the oldest unfinished one on; the limit is {}",
+                self.config.ahead_max
+            );
+            self.blame(Promise::Ft3, what);
+        }
+    }
+
+    /// Not too many windows are open. One more may be what is left of a divided one.
+    pub(super) fn check_windows(&mut self, epoch: Epoch) {
+        let Some(assignment) = self.assignments.get(&epoch) else { return };
+        let is_open = |offset| {
+            let message = assignment.messages.get(offset);
+            message.is_some_and(|message| message.settled.is_none())
+        };
+        let open = assignment.windows.values().filter(|window| window.messages.iter().any(is_open));
+        let open = open.count();
+        if open > self.config.open_windows_max + 1 {
+            let what = format!(
+                "epoch {epoch} has {open} open windows; the limit is {}",
+                self.config.open_windows_max
+            );
+            self.blame(Promise::Ft3, what);
+        }
+    }
+
+    /// Remembers the oldest unfinished message, and since when it is that.
+    pub(super) fn note_oldest(&mut self, epoch: Epoch) {
+        let now = self.now;
+        let Some(assignment) = self.assignments.get_mut(&epoch) else { return };
+        let mut messages = assignment.messages.iter().filter(|(_, message)| message.taken);
+        let oldest = messages.find(|(_, message)| !message.is_finished()).map(|(at, _)| *at);
+        if assignment.oldest.map(|(at, _)| at) != oldest {
+            assignment.oldest = oldest.map(|at| (at, now));
+        }
+    }
+
+    /// A partition whose oldest unfinished offset has not moved for long says so.
+    pub(super) fn check_stalls_are_told(&mut self, at: Duration) {
+        let limit = self.config.stall_after + STALL_SLACK + SLACK;
+        let silent = |assignment: &Assignment| {
+            assignment.end.is_none()
+                && assignment.drain.is_none()
+                && !assignment.stalled
+                && assignment.oldest.is_some_and(|(_, since)| since + limit < at)
+        };
+        if let Some((epoch, assignment)) = self.assignments.iter().find(|(_, it)| silent(it)) {
+            let what = format!(
+                "epoch {epoch} does not move beyond {:?}, and nobody says so",
+                assignment.oldest
+            );
+            self.blame(Promise::Ft1, what);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Everything that a seed decides before the world begins: settings, hooks, and how often what goes
+//! wrong.
+
+use crate::handler::ROOMY;
+use crate::recipe::{Cookbook, size};
+use drakkar_api::BatchLimits;
+use drakkar_core::{
+    Backoff, CommitPolicy, EngineConfig, ParsePolicy, SendFailurePolicy, Thresholds,
+};
+use drakkar_testkit::Random;
+use std::time::Duration;
+
+/// One world, as it is drawn from its seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) seed: u64,
+    pub(crate) partitions: i32,
+    /// Messages of each partition at the beginning, and those that come later.
+    pub(crate) messages: u64,
+    pub(crate) messages_later: u64,
+    pub(crate) gaps: u16,
+    pub(crate) workers: usize,
+    pub(crate) steps: u64,
+    pub(crate) config: EngineConfig,
+    pub(crate) slots: usize,
+    pub(crate) task_timeout: Duration,
+    pub(crate) hand_over_max: usize,
+    pub(crate) limits: BatchLimits,
+    pub(crate) letter_limits: BatchLimits,
+    pub(crate) repeats_are_harmless: bool,
+    pub(crate) hooks: Hooks,
+    pub(crate) cookbook: Cookbook,
+    pub(crate) rates: Rates,
+}
+
+/// Which hooks the handler has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hooks {
+    pub(crate) task: bool,
+    pub(crate) message: bool,
+    pub(crate) window: bool,
+}
+
+/// How often each fault strikes, in thousandths, and how long things take at most. Zero is never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rates {
+    pub(crate) delivery: DeliveryRates,
+    pub(crate) letters: DeliveryRates,
+    pub(crate) task_fails: u16,
+    pub(crate) task_hangs: u16,
+    pub(crate) task_longest: Duration,
+    /// The report of a run comes late.
+    pub(crate) report_late: u16,
+    pub(crate) report_longest: Duration,
+    pub(crate) commit_fails: u16,
+    pub(crate) commit_longest: Duration,
+    pub(crate) hook_errs: u16,
+    pub(crate) hook_panics: u16,
+    pub(crate) hook_slow: u16,
+    pub(crate) hook_longest: Duration,
+    pub(crate) arrange_fails: u16,
+    pub(crate) arrange_refusable: u16,
+    pub(crate) decode_panics: u16,
+    pub(crate) label_panics: u16,
+    pub(crate) priority_panics: u16,
+    pub(crate) unroutable: u16,
+}
+
+/// Faults of one kind of sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DeliveryRates {
+    pub(crate) not_applied: u16,
+    pub(crate) unknown: u16,
+    pub(crate) rejected: u16,
+    pub(crate) hangs: u16,
+    /// A connection that breaks for all items of a call.
+    pub(crate) disconnects: u16,
+    pub(crate) longest: Duration,
+}
+
+impl Scenario {
+    /// Draws the world of a seed.
+    pub(crate) fn draw(seed: u64) -> Self {
+        let mut random = Random::fork(seed, "scenario");
+        let hooks = Hooks {
+            task: random.chance(850),
+            message: random.chance(500),
+            window: random.chance(350),
+        };
+        let config = draw_config(&mut random, seed);
+        let repeats_are_harmless = random.chance(500);
+        Self {
+            seed,
+            partitions: i32::try_from(random.within(1..=4)).unwrap_or(1),
+            messages: random.within(5..=30),
+            messages_later: random.within(0..=15),
+            gaps: often(&mut random, 400),
+            workers: if random.chance(700) { 2 } else { 1 },
+            steps: random.within(3..=14),
+            slots: size(random.within(1..=5)),
+            task_timeout: Duration::from_secs(random.within(1..=8)),
+            hand_over_max: size(random.within(1..=20)),
+            limits: draw_limits(&mut random),
+            letter_limits: draw_limits(&mut random),
+            repeats_are_harmless,
+            hooks,
+            cookbook: draw_cookbook(&mut random, seed),
+            rates: draw_rates(&mut random),
+            config,
+        }
+    }
+}
+
+/// Nothing in half of the worlds, else a rate up to `most`.
+fn often(random: &mut Random, most: u16) -> u16 {
+    let rate = random.below(u64::from(most)) + 1;
+    if random.chance(500) { u16::try_from(rate).unwrap_or(most) } else { 0 }
+}
+
+fn millis(random: &mut Random, range: std::ops::RangeInclusive<u64>) -> Duration {
+    Duration::from_millis(random.within(range))
+}
+
+fn draw_config(random: &mut Random, seed: u64) -> EngineConfig {
+    let mut config = EngineConfig::default();
+    config.seed = seed;
+    config.window_size = size(random.within(1..=8));
+    config.task_retries_max = u32::try_from(random.within(0..=3)).unwrap_or(0);
+    config.drain_timeout = Duration::from_secs(random.within(1..=8));
+    let pause_at = size(random.within(2..=40));
+    let resume_at = size(random.below(pause_at as u64 - 1)) + 1;
+    config.load_count = Thresholds { pause_at, resume_at };
+    if random.chance(300) {
+        let pause_at = size(random.within(300..=4000));
+        config.load_bytes = Thresholds { pause_at, resume_at: pause_at / 2 };
+    }
+    config.window_tasks_max = match random.chance(300) {
+        true => size(random.within(4..=12)),
+        false => ROOMY,
+    };
+    config.replacements_max = u32::try_from(random.within(0..=4)).unwrap_or(0);
+    config.open_windows_max = size(random.within(1..=6));
+    config.on_parse_error = *random
+        .pick(&[ParsePolicy::Pass, ParsePolicy::DeadLetter, ParsePolicy::Skip])
+        .unwrap_or(&ParsePolicy::Pass);
+    config.ahead_max = size(random.within(3..=60));
+    config.stall_after = Duration::from_secs(random.within(3..=60));
+    config.buffer_messages = size(random.within(1..=24));
+    if random.chance(300) {
+        config.buffer_bytes = size(random.within(100..=2000));
+    }
+    config.commit = CommitPolicy {
+        interval: millis(random, 50..=1000),
+        offsets_max: size(random.within(2..=40)),
+    };
+    config.arrange_retries_max = u32::try_from(random.within(0..=3)).unwrap_or(0);
+    config.arrange_backoff = draw_backoff(random);
+    config.delivery_retries_max = u32::try_from(random.within(0..=3)).unwrap_or(0);
+    config.delivery_backoff = draw_backoff(random);
+    config.handler_delivery_retries_max = u32::try_from(random.within(0..=2)).unwrap_or(0);
+    config.on_send_failure = match random.chance(600) {
+        true => SendFailurePolicy::Hold,
+        false => SendFailurePolicy::Drop,
+    };
+    config
+}
+
+fn draw_backoff(random: &mut Random) -> Backoff {
+    let initial = millis(random, 10..=300);
+    Backoff { initial, max: initial + millis(random, 0..=2000) }
+}
+
+fn draw_limits(random: &mut Random) -> BatchLimits {
+    BatchLimits {
+        items_max: size(random.within(1..=12)),
+        bytes_max: size(random.within(100..=4000)),
+        concurrency: size(random.within(1..=4)),
+        item_bytes_max: None,
+        attempt_timeout: millis(random, 300..=4000),
+    }
+}
+
+fn draw_cookbook(random: &mut Random, seed: u64) -> Cookbook {
+    Cookbook {
+        seed,
+        unparsable: often(random, 150),
+        tombstones: often(random, 150),
+        precomputed: often(random, 600),
+        shared: often(random, 250),
+        tasks_max: random.within(1..=3),
+        filling_max: if random.chance(300) { 200 } else { 8 },
+        priorities: if random.chance(300) { 3 } else { 1 },
+    }
+}
+
+fn draw_delivery(random: &mut Random) -> DeliveryRates {
+    DeliveryRates {
+        not_applied: often(random, 200),
+        unknown: often(random, 120),
+        rejected: often(random, 50),
+        hangs: often(random, 80),
+        disconnects: often(random, 100),
+        longest: millis(random, 0..=800),
+    }
+}
+
+fn draw_rates(random: &mut Random) -> Rates {
+    Rates {
+        delivery: draw_delivery(random),
+        letters: draw_delivery(random),
+        task_fails: often(random, 350),
+        task_hangs: often(random, 80),
+        task_longest: millis(random, 0..=3000),
+        report_late: often(random, 150),
+        report_longest: millis(random, 10..=3000),
+        commit_fails: often(random, 300),
+        // In a few worlds a commit may take longer than a drain waits for it.
+        commit_longest: if random.chance(80) {
+            Duration::from_secs(12)
+        } else {
+            millis(random, 0..=600)
+        },
+        hook_errs: often(random, 80),
+        hook_panics: often(random, 60),
+        hook_slow: often(random, 250),
+        hook_longest: millis(random, 100..=6000),
+        arrange_fails: often(random, 350),
+        arrange_refusable: often(random, 80),
+        decode_panics: often(random, 40),
+        label_panics: often(random, 40),
+        priority_panics: often(random, 40),
+        unroutable: often(random, 40),
+    }
+}

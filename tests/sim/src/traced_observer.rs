@@ -1,0 +1,56 @@
+//! What the engine tells of itself, in a form that can be counted.
+
+use crate::journal::{Journal, WorkerNumber};
+use crate::seen::{Seen, Told};
+use drakkar_api::{Event, Observer, PartitionId};
+
+/// The observer that an engine of the simulation is given.
+pub(crate) struct TracedObserver {
+    pub(crate) journal: Journal,
+    pub(crate) worker: WorkerNumber,
+}
+
+impl Observer for TracedObserver {
+    fn observe(&self, event: &Event<'_>) {
+        if self.journal.keeps_all() && !matches!(event, Event::Polled) {
+            self.journal.see(self.worker, Seen::ToldInFull(format!("{event:?}")));
+        }
+        if let Some(told) = told(event) {
+            self.journal.see(self.worker, Seen::Told(told));
+        }
+    }
+}
+
+fn told(event: &Event<'_>) -> Option<Told> {
+    let of = |partition: &PartitionId| partition.partition();
+    Some(match event {
+        Event::Consumed { partition, messages } => {
+            Told::Consumed { partition: of(partition), messages: *messages }
+        }
+        Event::MessageFinished { partition, offset, end, .. } => {
+            Told::Finished { partition: of(partition), offset: *offset, end: end.as_str() }
+        }
+        Event::MessageLeft { partition, offset, .. } => {
+            Told::Left { partition: of(partition), offset: *offset }
+        }
+        Event::TaskFinished { .. } => Told::TaskFinished,
+        Event::TaskRetried { .. } => Told::TaskRetried,
+        Event::TaskSkipped { .. } => Told::TaskSkipped,
+        Event::TaskReplaced { .. } => Told::TaskReplaced,
+        Event::Committed { partition, .. } => Told::Committed { partition: of(partition) },
+        Event::CommitFailed { partition, .. } => Told::CommitFailed { partition: of(partition) },
+        Event::DeadLettered { .. } => Told::DeadLettered,
+        Event::DeadLetterFailed { dropped: true, .. } => Told::LetterDropped,
+        Event::DeliverySkipped { payloads, .. } => Told::DeliverySkipped { payloads: *payloads },
+        Event::Tombstone { .. } => Told::Tombstone,
+        Event::ParseFailed { .. } => Told::ParseFailed,
+        Event::HookFailed { .. } => Told::HookFailed,
+        Event::PartitionFailed { partition, reason, .. } if reason.starts_with("stalled") => {
+            Told::Stalled { partition: of(partition) }
+        }
+        Event::PartitionFailed { reason, .. } => Told::Broken((*reason).to_owned()),
+        Event::PartitionRecovered { partition } => Told::Recovered { partition: of(partition) },
+        Event::Backpressure { active, .. } => Told::Backpressure { active: *active },
+        _ => return None,
+    })
+}
