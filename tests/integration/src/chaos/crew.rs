@@ -26,6 +26,9 @@ const TERMINATE: Duration = Duration::from_secs(60);
 
 const DRAIN_SECONDS: u64 = 15;
 
+/// The documented exit code of a worker that could not reach what it needs.
+const EXIT_UNAVAILABLE: i32 = 3;
+
 /// What all workers of a run are given.
 #[derive(Clone, Debug)]
 pub(crate) struct Orders {
@@ -47,6 +50,15 @@ struct Slot {
     name: String,
     generation: u32,
     state: State,
+}
+
+/// How a process has ended, of which none is a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// As it was asked to.
+    Asked,
+    /// It was never ready, since it could not reach the broker.
+    Unreachable,
 }
 
 enum State {
@@ -161,40 +173,43 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// Looks after every process; gives the slots whose process has ended as it was asked to.
+    /// Looks after every process; gives the slots whose process has ended.
     ///
     /// # Errors
     ///
     /// One has ended by itself, did not become ready or did not end in time, or ended otherwise than
     /// it should.
-    pub(crate) fn look(&mut self) -> Result<Vec<usize>> {
+    pub(crate) fn look(&mut self) -> Result<Vec<(usize, End)>> {
         let mut ended = Vec::new();
         for slot in 0..self.slots.len() {
             let id = self.process(slot);
-            if self.look_at(slot).with_context(|| format!("worker {id}"))? {
-                ended.push(slot);
-            }
+            let end = self.look_at(slot).with_context(|| format!("worker {id}"))?;
+            ended.extend(end.map(|end| (slot, end)));
         }
         Ok(ended)
     }
 
-    fn look_at(&mut self, slot: usize) -> Result<bool> {
+    fn look_at(&mut self, slot: usize) -> Result<Option<End>> {
         let state = std::mem::replace(&mut self.slots[slot].state, State::Away);
-        let (state, has_ended) = next(state)?;
+        let (state, end) = next(state)?;
         self.slots[slot].state = state;
-        Ok(has_ended)
+        Ok(end)
     }
 
     pub(crate) fn is_ready(&self, slot: usize) -> bool {
         matches!(self.slots[slot].state, State::Ready(_))
     }
 
-    /// Waits until every slot has a process that is ready.
+    pub(crate) fn are_all_ready(&self) -> bool {
+        (0..self.slots.len()).all(|slot| self.is_ready(slot))
+    }
+
+    /// Waits until every slot has a process that is ready. None may end.
     pub(crate) fn wait_until_ready(&mut self) -> Result<()> {
         wait_until("all workers to be ready", READY, || {
-            self.look()?;
-            let is_ready = (0..self.slots.len()).all(|slot| self.is_ready(slot));
-            Ok(is_ready.then_some(()))
+            let ended = self.look()?;
+            ensure!(ended.is_empty(), "workers have ended: {ended:?}");
+            Ok(self.are_all_ready().then_some(()))
         })
     }
 
@@ -225,32 +240,35 @@ pub(crate) fn name(slot: usize) -> String {
     format!("w{slot}")
 }
 
-/// What has become of a process, and whether it has ended as it was asked to.
-fn next(state: State) -> Result<(State, bool)> {
+/// What has become of a process, and whether it has ended.
+fn next(state: State) -> Result<(State, Option<End>)> {
     Ok(match state {
         State::Starting(mut worker, since) => {
+            if worker.exit_status()?.and_then(|status| status.code()) == Some(EXIT_UNAVAILABLE) {
+                return Ok((State::Away, Some(End::Unreachable)));
+            }
             worker.ensure_running().with_context(|| worker.log_tail())?;
             let is_ready = worker.get("/readyz").is_ok_and(|answer| answer.status == 200);
             let is_late = since.elapsed() > READY;
             ensure!(is_ready || !is_late, "it was not ready in {READY:?}\n{}", worker.log_tail());
-            (if is_ready { State::Ready(worker) } else { State::Starting(worker, since) }, false)
+            (if is_ready { State::Ready(worker) } else { State::Starting(worker, since) }, None)
         }
         State::Ready(mut worker) => {
             worker.ensure_running().with_context(|| worker.log_tail())?;
-            (State::Ready(worker), false)
+            (State::Ready(worker), None)
         }
         State::Ending(mut worker, since) => match worker.exit_status()? {
             Some(status) => {
                 check_end(status).with_context(|| worker.log_tail())?;
-                (State::Away, true)
+                (State::Away, Some(End::Asked))
             }
             None => {
                 let is_late = since.elapsed() > TERMINATE;
                 ensure!(!is_late, "it did not end in {TERMINATE:?}\n{}", worker.log_tail());
-                (State::Ending(worker, since), false)
+                (State::Ending(worker, since), None)
             }
         },
-        State::Away | State::Stopped(_) => (state, false),
+        State::Away | State::Stopped(_) => (state, None),
     })
 }
 

@@ -46,6 +46,8 @@ pub(crate) struct Record {
     pub(crate) ends: BTreeMap<i32, i64>,
     /// How many children failed or hung: each leaves a mark.
     pub(crate) failed_children: u64,
+    /// How many starts of workers failed, and were repeated, because the broker was away.
+    pub(crate) refused_starts: u64,
     /// What else went wrong while it ran.
     pub(crate) troubles: Vec<String>,
 }
@@ -128,6 +130,7 @@ impl Verdict {
         self.figure("dead-lettered messages", at(Place::MessageLetter));
         self.figure("dead-lettered payloads", at(Place::PayloadLetter));
         self.figure("worker processes that wrote", writers.len());
+        self.figure("starts that an outage refused", record.refused_starts);
         self.object(record.messages == 0, || "nothing was produced".to_owned());
         self.object(record.arrivals.is_empty(), || "nothing arrived".to_owned());
     }

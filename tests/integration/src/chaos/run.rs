@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::Arguments;
 use super::copies;
-use super::crew::{self, Crew, Orders};
+use super::crew::{self, Crew, End, Orders};
 use super::fault::{Fault, Kind};
 use super::judge::{Record, judge};
 use super::plan::{self, FANOUT};
@@ -26,6 +26,9 @@ const MESSAGES_PER_SECOND: u64 = 50;
 
 /// From the end of the faults to everything being committed.
 const DRAIN: Duration = Duration::from_secs(180);
+
+/// How long after an outage a worker may still give up that was started in it.
+const AFTER_OUTAGE_MS: i64 = 15_000;
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -88,9 +91,11 @@ fn disturb(
         under_way: Vec::new(),
         broker_fault: None,
         faults: Vec::new(),
+        refused_starts: 0,
     };
     let played = scene.play(planned, arguments.length());
     record.faults = std::mem::take(&mut scene.faults);
+    record.refused_starts = scene.refused_starts;
     // Whatever happened, what was recorded up to then is judged.
     note(&mut record, "the faults", played);
     let load = feed.stop()?;
@@ -147,6 +152,7 @@ struct Scene<'a, 'b> {
     under_way: Vec<UnderWay>,
     broker_fault: Option<BrokerFault>,
     faults: Vec<Fault>,
+    refused_starts: u64,
 }
 
 /// A fault of a worker that is not over.
@@ -184,6 +190,7 @@ impl Scene<'_, '_> {
             let is_over = planned.is_empty()
                 && self.under_way.is_empty()
                 && self.broker_fault.is_none()
+                && self.crew.are_all_ready()
                 && self.begun.elapsed() >= length;
             if is_over {
                 return Ok(());
@@ -257,7 +264,11 @@ impl Scene<'_, '_> {
     }
 
     fn look_after_workers(&mut self) -> Result<()> {
-        for slot in self.crew.look()? {
+        for (slot, end) in self.crew.look()? {
+            if end == End::Unreachable {
+                self.start_again(slot)?;
+                continue;
+            }
             let found = self.under_way.iter_mut().find(|it| it.slot == slot);
             let ending = found.context("a worker ended that nobody asked to")?;
             ending.is_waited_for = false;
@@ -267,6 +278,18 @@ impl Scene<'_, '_> {
             self.note(Kind::Terminate, Some(worker), from)?;
         }
         Ok(())
+    }
+
+    /// Starts a worker once more that gave up, as whoever runs it would; without an outage it had no
+    /// reason to.
+    fn start_again(&mut self, slot: usize) -> Result<()> {
+        let now = now()?;
+        let last = self.faults.iter().rfind(|fault| fault.kind.is_of_broker());
+        let was_away = self.broker_fault.is_some()
+            || last.is_some_and(|fault| fault.until + AFTER_OUTAGE_MS >= now);
+        ensure!(was_away, "{} gave up with the broker there", self.crew.process(slot));
+        self.refused_starts += 1;
+        self.crew.start(slot)
     }
 
     fn look_after_broker(&mut self) -> Result<()> {
