@@ -292,7 +292,8 @@ impl Partition {
 
     /// Returns whether the limits of this partition permit one more window.
     fn may_open_window(&self) -> bool {
-        self.windows.len() < self.config.open_windows_max
+        (self.windows.len() < self.config.open_windows_max
+            || cfg!(drakkar_fault = "windows_unbounded"))
             && (self.watermark.ahead() < self.config.ahead_max
                 || cfg!(drakkar_fault = "ahead_unbounded"))
     }

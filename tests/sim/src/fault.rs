@@ -64,6 +64,7 @@ faults! {
     "backpressure_ignored" breaks Ft3;
     "load_leaks" breaks Ft3;
     "ahead_unbounded" breaks Ft3;
+    "windows_unbounded" breaks Ft3;
     "buffer_unbounded" breaks Ft3;
 }
 

@@ -178,11 +178,7 @@ impl Judge {
             Seen::RunReported { epoch, task, outcome } => {
                 self.on_run_reported(*epoch, *task, outcome);
             }
-            Seen::Cancelled { waiting, .. } => {
-                if waiting.is_some() {
-                    self.count("runs withdrawn");
-                }
-            }
+            Seen::Cancelled { epoch, waiting } => self.on_cancelled(*epoch, *waiting),
             Seen::Offered { sink, call, items } => self.on_offered(worker, *sink, *call, items),
             Seen::Applied { items, .. } => self.on_applied(items),
             Seen::DeliveryEnded { sink, call, verdicts } => {

@@ -17,6 +17,8 @@ pub(super) struct Assignment {
     /// Whether that drain finishes the whole of each window of which something has started.
     pub(super) drains_whole_windows: bool,
     pub(super) end: Option<End>,
+    /// Whether all its runs were cancelled: the engine has forgotten its work.
+    pub(super) fenced: bool,
     /// Whether it was looked at after its end.
     pub(super) end_checked: bool,
     pub(super) messages: BTreeMap<Offset, Message>,
@@ -206,6 +208,7 @@ impl Assignment {
             drain: None,
             drains_whole_windows: false,
             end: None,
+            fenced: false,
             end_checked: false,
             messages: BTreeMap::new(),
             windows: BTreeMap::new(),

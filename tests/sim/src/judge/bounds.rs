@@ -29,7 +29,7 @@ impl Judge {
     /// has, and bytes of messages that are not settled.
     pub(super) fn note_loads(&mut self) {
         let now = self.now;
-        let live = self.assignments.values().filter(|assignment| assignment.end.is_none());
+        let live = self.assignments.values().filter(|it| it.end.is_none() && !it.fenced);
         let mut loads: std::collections::BTreeMap<WorkerNumber, (usize, usize)> =
             self.accounts.keys().map(|worker| (*worker, (0, 0))).collect();
         for assignment in live {

@@ -15,6 +15,16 @@ impl Judge {
         }
     }
 
+    pub(super) fn on_cancelled(&mut self, epoch: Epoch, waiting: Option<usize>) {
+        if waiting.is_some() {
+            return self.count("runs withdrawn");
+        }
+        // Of all that was in it nothing counts any more.
+        if let Some(assignment) = self.assignments.get_mut(&epoch) {
+            assignment.fenced = true;
+        }
+    }
+
     pub(super) fn on_run_started(&mut self, epoch: Epoch, number: Number) {
         let first = self.task(epoch, number).and_then(|task| task.first());
         self.check_run_may_start(epoch, first);
