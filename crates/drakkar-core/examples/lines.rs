@@ -127,7 +127,9 @@ const EPOCH: Epoch = Epoch::new(1);
 impl Lines {
     fn open(path: &Path) -> Result<Self, Box<dyn Error>> {
         let text = fs::read_to_string(path)?;
-        let position = path.with_added_extension("position");
+        let mut position = path.as_os_str().to_owned();
+        position.push(".position");
+        let position = PathBuf::from(position);
         let done: usize = match fs::read_to_string(&position) {
             Ok(text) => text.trim().parse()?,
             Err(_none_yet) => 0,
