@@ -56,7 +56,8 @@ struct Shared {
 }
 
 struct State {
-    events: Option<Arc<dyn SourceEvents>>,
+    /// Where it was started. Whom it tells is known to its own task only: an engine holds its source, and
+    /// would otherwise never be freed.
     runtime: Option<Handle>,
     start_error: Option<SourceError>,
     drain_deadline: Duration,
@@ -106,7 +107,6 @@ impl ScriptedSource {
     /// Makes a source on `broker` that owns nothing yet.
     pub fn new(broker: &FakeBroker) -> Self {
         let state = State {
-            events: None,
             runtime: None,
             start_error: None,
             drain_deadline: Duration::from_secs(30),
@@ -283,11 +283,10 @@ impl Source for ScriptedSource {
             if let Some(error) = state.start_error.take() {
                 return Err(error);
             }
-            if state.events.is_some() {
+            if state.runtime.is_some() {
                 drop(state);
                 self.shared.violations.raise("start was called twice");
             }
-            state.events = Some(Arc::clone(&events));
             state.runtime = Some(Handle::current());
             drop(state);
             tokio::spawn(Arc::clone(&self.shared).run(events));
@@ -381,7 +380,7 @@ impl Shared {
     #[track_caller]
     fn change<T>(&self, change: impl FnOnce(&mut State) -> Result<T, String>) -> T {
         let mut state = lock(&self.state);
-        let result = if state.events.is_some() {
+        let result = if state.runtime.is_some() {
             change(&mut state)
         } else {
             Err("the source was used before it was started".to_owned())
