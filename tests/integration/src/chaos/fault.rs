@@ -42,10 +42,10 @@ impl Kind {
         matches!(self, Self::BrokerRestart | Self::BrokerKill)
     }
 
-    /// Whether it can take work from a worker that is not committed yet. An end that was asked for
-    /// and a pause within the session must not.
+    /// Whether it can take work from a worker that is not committed yet. An end that was asked for, a
+    /// pause within the session and connections that can be made anew at once must not.
     pub(crate) fn can_cause_repeats(self) -> bool {
-        !matches!(self, Self::Terminate | Self::Pause)
+        !matches!(self, Self::Terminate | Self::Pause | Self::Reset)
     }
 }
 

@@ -9,8 +9,8 @@
 //!   done and not committed is repeated by others, and what it still finishes repeats what others did;
 //! - a loss of the broker explains a copy of any process.
 //!
-//! An end that was asked for and a stop shorter than the session explain nothing, and nothing explains
-//! that one result of one process stands in the sink twice.
+//! An end that was asked for, a stop shorter than the session and a mere reset of connections explain
+//! nothing, and nothing explains that one result of one process stands in the sink twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -187,11 +187,9 @@ impl Verdict {
                 repeats += 1;
                 let committed = committed_at.of(pair[0].task.n);
                 let causes_found = record.faults.iter().filter(|it| explains(it, pair, committed));
-                // The figures name the likeliest: a reset only where there is nothing else, then
-                // the nearest in time.
-                let likely =
-                    |it: &&Fault| (it.kind == Kind::Reset, (pair[0].at - it.from).unsigned_abs());
-                match causes_found.min_by_key(likely) {
+                // The figures name the one nearest in time.
+                let distance = |it: &&Fault| (pair[0].at - it.from).unsigned_abs();
+                match causes_found.min_by_key(distance) {
                     Some(fault) => *causes.entry(fault.kind).or_default() += 1,
                     None => unexplained.push(format!("{}, {}", pair[0], pair[1])),
                 }

@@ -193,9 +193,9 @@ fn nothing_explains_that_one_result_is_written_twice() {
 }
 
 #[test]
-fn an_orderly_end_and_a_short_stop_explain_nothing() {
+fn an_orderly_end_a_short_stop_and_a_reset_explain_nothing() {
     let at = written_at(50);
-    for kind in [Kind::Terminate, Kind::Pause] {
+    for kind in [Kind::Terminate, Kind::Pause, Kind::Reset] {
         let change = repeat("w3-1", 9_000, fault(kind, Some("w1-1"), at - 100, at + 5_000));
         check(change, Some("repeats without explanation"));
     }
