@@ -407,15 +407,12 @@ impl EngineConfig {
                 ),
             );
         }
-        if retry.initial_backoff_ms > retry.max_backoff_ms {
-            problems.push(
-                "sinks.retry.initial_backoff_ms",
-                format!(
-                    "must not exceed max_backoff_ms, found {} and {}",
-                    retry.initial_backoff_ms, retry.max_backoff_ms
-                ),
-            );
-        }
+        let delivery_backoff = Backoff::checked(
+            "sinks.retry",
+            retry.initial_backoff_ms,
+            retry.max_backoff_ms,
+            &mut problems,
+        );
         let on_failure = FailurePolicies::new(&executor.on_failure, &mut problems);
         let pause_at = slots.saturating_mul(high).max(1);
         let buffer_messages =
@@ -450,10 +447,7 @@ impl EngineConfig {
             },
             arrange_patience: Duration::from_secs(1),
             delivery_retries_max: retry.max_retries,
-            delivery_backoff: Backoff {
-                initial: Duration::from_millis(retry.initial_backoff_ms),
-                max: Duration::from_millis(retry.max_backoff_ms),
-            },
+            delivery_backoff,
             handler_delivery_retries_max: retry.handler_retries,
             on_send_failure,
             seed: 0,

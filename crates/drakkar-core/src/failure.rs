@@ -6,7 +6,6 @@
 use crate::retry::Backoff;
 use drakkar_api::{Field, Kind, Problems, Section, TaskOutcome};
 use serde::Deserialize;
-use std::time::Duration;
 
 /// The section `executor.on_failure`.
 pub(crate) const SECTION: Section = Section {
@@ -132,20 +131,15 @@ pub struct FailurePolicy {
 impl Default for FailurePolicy {
     /// One attempt, then the dead letters.
     fn default() -> Self {
-        Self::new(&RawPolicy::default())
+        Self::new("", &RawPolicy::default(), &mut Problems::new())
     }
 }
 
 impl FailurePolicy {
-    fn new(raw: &RawPolicy) -> Self {
-        Self {
-            attempts_max: raw.attempts,
-            backoff: Backoff {
-                initial: Duration::from_millis(raw.initial_backoff_ms),
-                max: Duration::from_millis(raw.max_backoff_ms),
-            },
-            then: raw.then,
-        }
+    fn new(path: &str, raw: &RawPolicy, problems: &mut Problems) -> Self {
+        let (initial, max) = (raw.initial_backoff_ms, raw.max_backoff_ms);
+        let backoff = Backoff::checked(path, initial, max, problems);
+        Self { attempts_max: raw.attempts, backoff, then: raw.then }
     }
 }
 
@@ -171,16 +165,7 @@ impl FailurePolicies {
     /// Checks the section; problems are noted.
     pub(crate) fn new(raw: &RawOnFailure, problems: &mut Problems) -> Self {
         let mut policy = |name: &str, raw: &RawPolicy| {
-            if raw.initial_backoff_ms > raw.max_backoff_ms {
-                problems.push(
-                    format!("executor.on_failure.{name}.initial_backoff_ms"),
-                    format!(
-                        "must not exceed max_backoff_ms, found {} and {}",
-                        raw.initial_backoff_ms, raw.max_backoff_ms
-                    ),
-                );
-            }
-            FailurePolicy::new(raw)
+            FailurePolicy::new(&format!("executor.on_failure.{name}"), raw, problems)
         };
         Self {
             exit_code: policy("exit_code", &raw.exit_code),
@@ -208,6 +193,7 @@ impl FailurePolicies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn each_ending_has_its_policy() {

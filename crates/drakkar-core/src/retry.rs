@@ -1,5 +1,6 @@
 //! How long to wait before the next attempt: exponential, capped, with jitter from a seed.
 
+use drakkar_api::Problems;
 use std::time::Duration;
 
 /// The waits between attempts.
@@ -12,6 +13,22 @@ pub struct Backoff {
 }
 
 impl Backoff {
+    /// Takes the waits of the section at `path`, in milliseconds; a contradiction is noted.
+    pub(crate) fn checked(
+        path: &str,
+        initial_ms: u64,
+        max_ms: u64,
+        problems: &mut Problems,
+    ) -> Self {
+        if initial_ms > max_ms {
+            problems.push(
+                format!("{path}.initial_backoff_ms"),
+                format!("must not exceed max_backoff_ms, found {initial_ms} and {max_ms}"),
+            );
+        }
+        Self { initial: Duration::from_millis(initial_ms), max: Duration::from_millis(max_ms) }
+    }
+
     /// Returns the wait after `attempt` attempts (from 1): it doubles each time up to the cap, and
     /// jitter takes away up to half of it.
     pub(crate) fn after(&self, attempt: u32, jitter: &mut Jitter) -> Duration {
