@@ -42,12 +42,14 @@ enum Stall {
 impl Partition {
     /// Returns when a report is due if nothing happens.
     pub(super) fn stall_due(&self) -> Option<Instant> {
-        let is_told = self.progress.reported.is_some() && !self.progress.is_killing;
-        if is_told || self.drain.is_active() {
+        let is_told = self.progress.reported.is_some();
+        if (is_told && !self.progress.is_killing) || self.drain.is_active() {
             return None;
         }
         let blocking = self.progress.blocking.map(|(_, since)| since);
-        let uncommitted = self.progress.uncommitted.map(|(_, since)| since);
+        // While tasks are killed only they are looked at: a due time that nothing uses would come
+        // again and again.
+        let uncommitted = self.progress.uncommitted.filter(|_| !is_told).map(|(_, since)| since);
         Some(blocking.into_iter().chain(uncommitted).min()? + self.config.stall_after)
     }
 

@@ -484,6 +484,27 @@ async fn a_stalled_partition_can_have_its_task_killed_again_and_again() {
 
 // Promise: FT-1
 #[tokio::test(start_paused = true)]
+async fn a_task_is_killed_again_while_commits_fail_too() {
+    let setup = Setup::new(TestHandler::new()).config(|config| {
+        config.window_size = 1;
+        config.stall_after = SECOND * 60;
+        config.stall_response = StallResponse::KillTask;
+        config.on_failure.timeout.attempts_max = 3;
+    });
+    let setup = setup.tasks(4, |task, attempt| match (input(task).as_str(), attempt) {
+        ("hangs", 1 | 2) => FakeRun::hang(),
+        _ => FakeRun::exit(0),
+    });
+    let executor = setup.executor.clone().task_timeout(SECOND * 1000);
+    let world = Setup { executor, ..setup }.start(&[]).await;
+    world.source.fail_commits(400);
+    world.produce(0, &["a", "hangs"]);
+    world.until_seen("PartitionFailed", 2).await;
+    world.until_done().await;
+}
+
+// Promise: FT-1
+#[tokio::test(start_paused = true)]
 async fn a_stalled_partition_can_be_reported_and_left_alone() {
     for (response, keeps_ready) in [(StallResponse::Warn, true), (StallResponse::FailReady, false)]
     {
