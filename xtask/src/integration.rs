@@ -117,6 +117,8 @@ fn selected(names: &[String]) -> Result<Vec<&'static Suite>, UsageError> {
 fn test_command(target: &Target, test_arguments: &[String]) -> Result<Command> {
     let mut command = cargo::command(&["test", "--release", "--package", target.package])?;
     command.args(["--test", target.name, "--", "--test-threads=1"]).args(test_arguments);
+    // The error that a test returns says what is wrong; where it was made is noise of many lines.
+    command.env("RUST_LIB_BACKTRACE", "0");
     Ok(command)
 }
 

@@ -20,8 +20,11 @@ const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// From the signal to the end, drain included.
 const EXIT_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How much of a log is shown.
-const LOG_TAIL_LINES: usize = 40;
+/// How many lines of the end of a log are shown, and of the warnings and errors before it.
+const LOG_TAIL_LINES: usize = 12;
+
+/// Lines of these levels are no complaint.
+const ROUTINE: [&str; 2] = ["\"level\":\"info\"", "\"level\":\"debug\""];
 
 /// A worker that is about to be started, configured by `BENCH_` variables alone.
 #[derive(Debug)]
@@ -218,12 +221,16 @@ impl Worker {
         Ok(())
     }
 
-    /// The end of what it has written.
+    /// What matters of what it has written: its complaints, the last of them if they are many, and
+    /// the end.
     pub(crate) fn log_tail(&self) -> String {
         let log = self.log().unwrap_or_else(|error| format!("{error:#}"));
-        let skipped = log.lines().count().saturating_sub(LOG_TAIL_LINES);
-        let tail: Vec<&str> = log.lines().skip(skipped).collect();
-        tail.join("\n")
+        let lines: Vec<&str> = log.lines().collect();
+        let (start, end) = lines.split_at(lines.len().saturating_sub(LOG_TAIL_LINES));
+        let routine = |line: &&&str| ROUTINE.iter().any(|level| line.contains(level));
+        let complaints: Vec<&str> = start.iter().filter(|line| !routine(line)).copied().collect();
+        let skipped = complaints.len().saturating_sub(LOG_TAIL_LINES);
+        [&complaints[skipped..], end].concat().join("\n")
     }
 }
 
