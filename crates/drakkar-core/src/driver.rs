@@ -11,8 +11,8 @@ use crate::partition::{
 };
 use crate::shared::Shared;
 use drakkar_api::{
-    CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Flow, Instant, PartitionId,
-    Reply, Run, RunId, RunListener, SourceMessage,
+    CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Flow, Instant,
+    PartitionId, Reply, Run, RunId, RunListener, SourceMessage,
 };
 use futures_util::FutureExt as _;
 use std::any::Any;
@@ -479,6 +479,7 @@ impl RunListener for Listener {
     }
 
     fn finished(&self, task: RunId, execution: Execution) {
+        let execution = Box::new(execution);
         self.inbox.push(Mail::Input(Input::TaskFinished { task, execution }));
     }
 }

@@ -49,7 +49,7 @@ use output::{Group, LetterState, Owner};
 use stall::Progress;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use task::{TaskKey, TaskState};
+use task::{TaskIds, TaskKey, TaskState};
 use window::WindowState;
 
 /// The longest list of effects that is kept for the next input.
@@ -82,19 +82,19 @@ pub(crate) struct Partition {
     windows_flow: Flow,
     /// The window whose `arrange` runs or waits for its next attempt.
     arranging: Option<WindowId>,
-    messages: BTreeMap<Offset, MessageState>,
+    /// Boxed, as the tasks and groups are: a tree moves what stands in it.
+    messages: BTreeMap<Offset, Box<MessageState>>,
     /// The newest message that has left a trace outside, finished or not: a process of it has
     /// started, an output was handed to a sink, or a dead letter was written.
     newest_started: Option<Offset>,
-    tasks: BTreeMap<TaskKey, TaskState>,
+    tasks: BTreeMap<TaskKey, Box<TaskState>>,
     tasks_made: u64,
-    /// Where the text of a task's id is made.
-    id_text: String,
+    task_ids: TaskIds,
     /// Runs that the executor has and that have not started.
     waiting_runs: usize,
     /// How many groups are open of an answer that goes to several sinks.
     sets: BTreeMap<u64, usize>,
-    groups: BTreeMap<u64, Group>,
+    groups: BTreeMap<u64, Box<Group>>,
     letters: BTreeMap<u64, LetterState>,
     /// Messages of which a failure stopped the worker.
     halted: BTreeSet<Offset>,
@@ -176,7 +176,7 @@ impl Partition {
             newest_started: None,
             tasks: BTreeMap::new(),
             tasks_made: 0,
-            id_text: String::new(),
+            task_ids: TaskIds::default(),
             waiting_runs: 0,
             sets: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -214,7 +214,7 @@ impl Partition {
             Input::TaskStarted { task, slot, queue_wait } => {
                 self.on_task_started(task, slot, queue_wait);
             }
-            Input::TaskFinished { task, execution } => self.on_task_finished(task, execution),
+            Input::TaskFinished { task, execution } => self.on_task_finished(task, *execution),
             Input::HookAnswered(answer) => self.on_hook_answered(answer),
             Input::ItemsEnded(ends) => {
                 for (key, end) in ends {

@@ -310,7 +310,7 @@ mod tests {
         task.id = Some(TaskId::new("t-1"));
         Letter {
             content,
-            source: message(value),
+            source: Arc::new(message(value)),
             task: Some(Arc::new(task)),
             hook: Some(Hook::OnTaskComplete),
             error_kind: "timeout".to_owned(),
@@ -399,7 +399,7 @@ mod tests {
     #[test]
     fn even_large_source_headers_do_not_stop_a_letter() {
         let mut letter = letter(LetterContent::Message, b"v");
-        letter.source.headers.push("huge", Some(Bytes::from(vec![1; 20_000])));
+        Arc::make_mut(&mut letter.source).headers.push("huge", Some(Bytes::from(vec![1; 20_000])));
         let record = write(&letter, Some(6000));
         let value = record.value.as_ref().map_or(0, Bytes::len);
         assert!(record.headers.size_bytes() + value <= 6000 - FRAMING_BYTES);
