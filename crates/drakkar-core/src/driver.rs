@@ -1,6 +1,7 @@
 //! Runs a partition: brings what happened to its state machine and performs what that decides.
 
 use crate::backpressure::Load;
+use crate::courier::Courier;
 use crate::delivery::{LaneHandle, LaneItem, LaneMail, LetterSource, write_letter};
 use crate::erased::panic_text;
 use crate::hooks::{HookRun, run_arrange};
@@ -11,7 +12,7 @@ use crate::partition::{
 };
 use crate::shared::Shared;
 use drakkar_api::{
-    CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Flow, Instant,
+    CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Executor, Flow, Instant,
     PartitionId, Reply, Run, RunId, RunListener, SourceMessage,
 };
 use futures_util::FutureExt as _;
@@ -74,7 +75,11 @@ pub(crate) fn spawn_partition(shared: &Arc<Shared>, id: PartitionId, epoch: Epoc
         shared.hooks(),
     );
     let driver = Driver {
-        listener: Arc::new(Listener { inbox: Arc::clone(&inbox) }),
+        listener: Arc::new(Listener {
+            inbox: Arc::clone(&inbox),
+            executor: Arc::clone(&shared.executor),
+            courier: Arc::clone(&shared.courier),
+        }),
         shared: Arc::clone(shared),
         id,
         epoch,
@@ -470,6 +475,8 @@ pub(crate) fn arrived_load(messages: &[SourceMessage]) -> Load {
 /// Brings what the executor tells to the partition.
 struct Listener {
     inbox: Arc<Inbox<Mail>>,
+    executor: Arc<dyn Executor>,
+    courier: Arc<Courier>,
 }
 
 impl RunListener for Listener {
@@ -480,6 +487,12 @@ impl RunListener for Listener {
 
     fn finished(&self, task: RunId, execution: Execution) {
         let execution = Box::new(execution);
-        self.inbox.push(Mail::Input(Input::TaskFinished { task, execution }));
+        let mail = Mail::Input(Input::TaskFinished { task, execution });
+        // With no other run waiting, a slot may lie idle until this one's end has been heard.
+        if self.executor.slots().waiting == 0 {
+            self.courier.bring(&self.inbox, mail);
+        } else {
+            self.courier.post(&self.inbox, mail);
+        }
     }
 }

@@ -26,6 +26,7 @@ mod retry;
 
 mod clock;
 mod config;
+mod courier;
 mod erased;
 mod error;
 mod inbox;

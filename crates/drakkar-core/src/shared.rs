@@ -3,6 +3,7 @@
 
 use crate::backpressure::{FlowGate, Load};
 use crate::config::EngineConfig;
+use crate::courier::Courier;
 use crate::delivery::{LaneHandle, Router};
 use crate::driver::Mail;
 use crate::erased::DynHandler;
@@ -151,6 +152,9 @@ pub(crate) struct Shared {
     pub(crate) dead_letters: LaneHandle,
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) courier: Arc<Courier>,
+    /// The courier's task, which ends with this.
+    _courier_task: JoinSet<()>,
     gate: Mutex<FlowGate>,
     /// The flow that source and observer were told of.
     told: Mutex<Flow>,
@@ -184,6 +188,9 @@ pub(crate) struct SharedParts {
 impl Shared {
     pub(crate) fn new(parts: SharedParts) -> Self {
         let gate = FlowGate::new(parts.config.load_count, parts.config.load_bytes);
+        let courier: Arc<Courier> = Arc::default();
+        let mut courier_task = JoinSet::new();
+        courier_task.spawn(Arc::clone(&courier).run());
         Self {
             handler: parts.handler,
             source: parts.source,
@@ -197,6 +204,8 @@ impl Shared {
             dead_letters: parts.dead_letters,
             partitions: parts.partitions,
             runtime: tokio::runtime::Handle::current(),
+            courier,
+            _courier_task: courier_task,
             gate: Mutex::new(gate),
             told: Mutex::new(Flow::Open),
             hooks: Mutex::new(parts.hooks),
