@@ -47,6 +47,26 @@ async fn the_log_of_a_failed_start_tells_the_sinks_and_why() {
     let line = |event: &str| -> &Value {
         lines.iter().find(|line| line["event"] == event).unwrap_or_else(|| panic!("{lines:#?}"))
     };
+    for line in &lines {
+        for name in [
+            "@timestamp",
+            "log.level",
+            "message",
+            "service.name",
+            "ecs.version",
+            "timestamp",
+            "level",
+            "event",
+            "category",
+            "module",
+            "service_name",
+            "service_version",
+            "worker_id",
+            "consumer_group",
+        ] {
+            assert!(line[name].is_string(), "{name} is missing in {line}");
+        }
+    }
 
     let sinks = line("sinks_configured");
     assert_eq!(sinks["level"], "info");
