@@ -10,7 +10,7 @@ use crate::logging::{self, LineIdentity};
 use crate::observers::Observers;
 use crate::parts::Parts;
 use crate::server::{Pages, Server};
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use crate::telemetry::{
     Exposition, Gauges, Identity, LogObserver, MetricsObserver, install_recorder,
 };
@@ -215,8 +215,8 @@ impl<H: Handler> App<H> {
     }
 
     /// Runs until SIGTERM or SIGINT, then drains and ends. A second signal ends the process at once
-    /// with code 130, also while hooks block all threads of the runtime. After the end both signals do
-    /// again what they do by default.
+    /// with code 130, also while hooks block all threads of the runtime. SIGHUP has the file of the log
+    /// opened anew, if the log goes to one. After the end all signals do again what they do by default.
     ///
     /// # Errors
     ///
@@ -291,6 +291,8 @@ impl<H: Handler> App<H> {
         let log = logging::init(&config.logging(), identity)
             .map_err(|error| Error::start("logging", error))?;
         emergency.keep_log(log);
+        signals::reopen_log_at_hangup()
+            .map_err(|error| Error::io("failed to listen for signals", error))?;
         tell_start(&config, &worker);
         // Boxed, because it holds all parts at some time, and its callers would have to move it.
         let running = Box::pin(self.run_checked(&config, parts, info, shutdown, emergency));

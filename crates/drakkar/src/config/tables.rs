@@ -307,7 +307,7 @@ const LOGGING: Section = Section {
             NAME,
             "stderr",
             "`stderr`, `stdout`, or a file that is appended to; `{worker_id}` and `{cluster_name}` \
-             are filled in, and missing folders are made.",
+             are filled in, missing folders are made, and at SIGHUP it is opened anew.",
         ),
     ],
 };

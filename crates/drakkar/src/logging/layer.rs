@@ -54,6 +54,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::logging::LogError;
+    use crate::logging::output::LineOutput;
     use serde_json::{Value, json};
     use std::io::Write;
     use std::sync::Mutex;
@@ -70,6 +72,12 @@ pub(super) mod tests {
         }
 
         fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl LineOutput for Memory {
+        fn reopen(&mut self) -> Result<(), LogError> {
             Ok(())
         }
     }
