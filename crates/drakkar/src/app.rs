@@ -328,7 +328,8 @@ impl<H: Handler> App<H> {
         };
         let gauges = gauges(&pool, &source);
         let metrics = Arc::new(MetricsObserver::new(identity, Arc::clone(&clock), gauges));
-        let log_observer = Arc::new(LogObserver::new(Arc::clone(&clock)));
+        let log_observer = LogObserver::new(Arc::clone(&clock), config.slow_task_duration());
+        let log_observer = Arc::new(log_observer);
         let stall_limit = parts.engine.drain_timeout + STALL_MARGIN;
         let connection = source.gauges();
         let is_connected = Box::new(move || connection.is_connected());

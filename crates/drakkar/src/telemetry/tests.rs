@@ -409,7 +409,7 @@ impl Clock for StillClock {
 #[test]
 fn every_event_is_told_under_its_name() {
     let lines = crate::logging::capture(|| {
-        let observer = LogObserver::new(Arc::new(StillClock));
+        let observer = LogObserver::new(Arc::new(StillClock), SECOND);
         emit_all(&|event| observer.observe(event));
     });
     let expect = |level: &str, category: &str, event: &str, field: &str| {
@@ -447,6 +447,8 @@ fn every_event_is_told_under_its_name() {
         expect("warning", "executor", "executor_task_failed", field);
     }
     expect("warning", "executor", "executor_task_output_truncated", "stderr_bytes");
+    expect("info", "executor", "slow_task_completed", "task_id");
+    expect("info", "executor", "slow_task_failed", "partition");
     expect("warning", "executor", "max_retries_exceeded", "task_id");
     expect("error", "partition", "message_dropped", "offset");
     expect("warning", "sink", "sink_delivery_failed", "error_kind");
@@ -461,10 +463,39 @@ fn every_event_is_told_under_its_name() {
     expect("warning", "kafka", "consumer_error", "error_kind");
     expect("error", "partition", "partition_processor_error", "reason");
     expect("warning", "periodic", "periodic_task_failed", "name");
+    let page = include_str!("../../../../docs/logs.md");
+    for event in lines.iter().filter_map(|line| line["event"].as_str()) {
+        assert!(page.contains(&format!("`{event}`")), "docs/logs.md does not name {event}");
+    }
     let first = lines.iter().find(|line| line["event"] == "executor_task_failed");
     let field = |name| first.and_then(|line| line.get(name));
     assert_eq!(field("suppressed"), None, "nothing was left out yet");
     assert_eq!(field("stdout_truncated"), None, "what is not odd is not told");
+}
+
+#[test]
+fn a_task_is_slow_from_the_threshold_on() {
+    let partition = &PartitionId::new("in", 3);
+    let task = &Task::for_offset(Offset::new(7)).id("t-1");
+    let path = TaskPath { partition, window: WindowId::new(1), task, attempt: 1 };
+    let check = |outcome, millis, expect: &[&str]| {
+        let duration = Duration::from_millis(millis);
+        let execution = &Execution { duration, ..Execution::without_process(outcome) };
+        let lines = crate::logging::capture(|| {
+            let observer = LogObserver::new(Arc::new(StillClock), Duration::from_millis(500));
+            observer.observe(&Event::TaskFinished { path, execution });
+        });
+        let slow = |name: &&str| name.starts_with("slow_");
+        let told: Vec<_> =
+            lines.iter().filter_map(|line| line["event"].as_str()).filter(slow).collect();
+        assert_eq!(told, expect, "{:?} after {duration:?}", execution.outcome);
+    };
+    check(TaskOutcome::Success, 499, &[]);
+    check(TaskOutcome::Success, 500, &["slow_task_completed"]);
+    check(TaskOutcome::ExitCode(1), 499, &[]);
+    check(TaskOutcome::ExitCode(1), 500, &["slow_task_failed"]);
+    check(TaskOutcome::Timeout { limit: SECOND }, 1000, &["slow_task_failed"]);
+    check(TaskOutcome::Cancelled, 1000, &[]);
 }
 
 #[test]
@@ -474,7 +505,7 @@ fn a_flood_of_failures_is_cut() {
     let path = TaskPath { partition, window: WindowId::new(1), task, attempt: 1 };
     let execution = &Execution::without_process(TaskOutcome::ExitCode(1));
     let lines = crate::logging::capture(|| {
-        let observer = LogObserver::new(Arc::new(StillClock));
+        let observer = LogObserver::new(Arc::new(StillClock), SECOND);
         (0..1000).for_each(|_| observer.observe(&Event::TaskFinished { path, execution }));
         observer.tick();
     });
