@@ -60,6 +60,7 @@ pub(super) mod tests {
     use std::io::Write;
     use std::sync::Mutex;
     use std::time::Duration;
+    use tracing_subscriber::filter::EnvFilter;
     use tracing_subscriber::layer::SubscriberExt;
 
     #[derive(Clone, Default)]
@@ -84,6 +85,15 @@ pub(super) mod tests {
 
     /// Runs `log` and answers the lines.
     pub(crate) fn lines(format: LogFormat, log: impl FnOnce()) -> Vec<String> {
+        lines_through("trace", format, log)
+    }
+
+    /// Runs `log` and answers the lines that pass a filter.
+    pub(crate) fn lines_through(
+        filter: &str,
+        format: LogFormat,
+        log: impl FnOnce(),
+    ) -> Vec<String> {
         let memory = Memory::default();
         let queue = LineQueue::start(Box::new(memory.clone()), 1000, 1_000_000).expect("a thread");
         let identity = LineIdentity {
@@ -92,7 +102,9 @@ pub(super) mod tests {
             cluster_name: String::new(),
         };
         let layer = LineLayer::new(format, identity, Arc::clone(&queue));
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
+        let filter = EnvFilter::new(filter);
+        let subscriber = tracing_subscriber::registry().with(filter).with(layer);
+        tracing::subscriber::with_default(subscriber, log);
         queue.flush(Duration::from_secs(10));
         let text = String::from_utf8(memory.0.lock().expect("no panic").clone()).expect("UTF-8");
         text.lines().map(ToOwned::to_owned).collect()

@@ -14,8 +14,6 @@ mod writer;
 
 pub(crate) use line::LineIdentity;
 #[cfg(test)]
-pub(crate) use setup::LogError;
-#[cfg(test)]
-pub(crate) use setup::capture;
+pub(crate) use setup::{LogError, capture, capture_through};
 pub(crate) use setup::{LogGuard, check_filter, goes_to_a_file, init, reopen};
 pub(crate) use writer::dropped_lines;

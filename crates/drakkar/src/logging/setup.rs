@@ -145,7 +145,13 @@ fn parse_filter(filter: &str) -> Result<EnvFilter, String> {
 /// Runs `log` and answers the lines that it wrote.
 #[cfg(test)]
 pub(crate) fn capture(log: impl FnOnce()) -> Vec<serde_json::Value> {
-    let lines = super::layer::tests::lines(crate::config::LogFormat::Json, log);
+    capture_through("trace", log)
+}
+
+/// Runs `log` and answers the lines that pass a filter.
+#[cfg(test)]
+pub(crate) fn capture_through(filter: &str, log: impl FnOnce()) -> Vec<serde_json::Value> {
+    let lines = super::layer::tests::lines_through(filter, crate::config::LogFormat::Json, log);
     lines.iter().map(|line| serde_json::from_str(line).expect("every line is JSON")).collect()
 }
 
