@@ -19,7 +19,8 @@ use drakkar_api::{
     WorkerInfo,
 };
 use drakkar_core::{
-    AnySink, Engine, EngineParts, PeriodicErrorPolicy, PeriodicTask, TokioClock, ZeroInterval,
+    AnySink, Engine, EngineParts, LoadGauge, PeriodicErrorPolicy, PeriodicTask, TokioClock,
+    ZeroInterval,
 };
 use drakkar_exec::{Cpus, ProcessPool};
 use drakkar_source_kafka::KafkaSource;
@@ -29,7 +30,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -326,7 +327,8 @@ impl<H: Handler> App<H> {
             worker_id: info.worker_id.to_string(),
             consumer_group: info.consumer_group.clone(),
         };
-        let gauges = gauges(&pool, &source);
+        let load = Arc::<OnceLock<LoadGauge>>::default();
+        let gauges = gauges(&pool, &source, Arc::clone(&load));
         let metrics = Arc::new(MetricsObserver::new(identity, Arc::clone(&clock), gauges));
         let log_observer = LogObserver::new(Arc::clone(&clock), config.slow_task_duration());
         let log_observer = Arc::new(log_observer);
@@ -373,6 +375,7 @@ impl<H: Handler> App<H> {
         tokio::pin!(shutdown);
         let connecting = Engine::connect_until(engine_parts, Arc::clone(&clock), shutdown.as_mut());
         let Some(engine) = connecting.await? else { return Ok(()) };
+        load.get_or_init(|| engine.load_gauge());
         let context = engine.context().scoped(ContextScope::default());
         let mut periodic = JoinSet::new();
         for make in self.periodic {
@@ -420,11 +423,13 @@ fn tell_sinks(sinks: &[AnySink]) {
 }
 
 /// What the page of metrics asks the parts for.
-fn gauges(pool: &Arc<ProcessPool>, source: &KafkaSource) -> Gauges {
+fn gauges(pool: &Arc<ProcessPool>, source: &KafkaSource, load: Arc<OnceLock<LoadGauge>>) -> Gauges {
     let pool = Arc::clone(pool);
     let (lags, connection) = (source.gauges(), source.gauges());
     Gauges {
         slots: Box::new(move || pool.slots()),
+        // Before there is an engine nothing is in the worker.
+        load: Box::new(move || load.get().map_or(0, |gauge| gauge.load().total)),
         lags: Box::new(move || lags.lags()),
         is_connected: Box::new(move || connection.is_connected()),
     }

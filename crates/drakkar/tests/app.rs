@@ -42,6 +42,8 @@ impl Handler for Echo {
     }
 
     async fn on_task_complete(&self, _done: &TaskOutput, cx: &Context) -> Result<Outputs> {
+        let worker = cx.worker_id().to_string();
+        metrics::counter!("echoes_total", "worker" => worker).increment(1);
         let word = cx.client::<String>("word")?;
         Ok(Outputs::new().with(CustomPayload {
             kind: "keep".into(),
@@ -57,6 +59,8 @@ struct Keep {
     kept: mpsc::Sender<Vec<u8>>,
     /// Ready when it may connect.
     gate: tokio::sync::Mutex<Option<oneshot::Receiver<()>>>,
+    /// Whether it never answers.
+    is_stuck: bool,
     closed: Arc<AtomicBool>,
     name: &'static str,
 }
@@ -79,6 +83,9 @@ impl Sink for Keep {
         for item in batch.items() {
             self.kept.try_send(item.payload.value.to_vec()).expect("the test listens");
         }
+        if self.is_stuck {
+            std::future::pending::<()>().await;
+        }
         batch.all(Verdict::Confirmed)
     }
 
@@ -100,7 +107,7 @@ struct Kept {
 fn keep(name: &'static str, gate: Option<oneshot::Receiver<()>>) -> Kept {
     let (kept, payloads) = mpsc::channel(ROOM);
     let closed = Arc::new(AtomicBool::new(false));
-    let sink = Keep { kept, gate: gate.into(), closed: Arc::clone(&closed), name };
+    let sink = Keep { kept, gate: gate.into(), closed: Arc::clone(&closed), name, is_stuck: false };
     Kept { sink, payloads, closed }
 }
 
@@ -320,6 +327,28 @@ async fn an_app_delivers_commits_and_ends() {
     assert!(kept.closed.load(SeqCst));
     assert_eq!(world.committed(), Some(20));
     TcpListener::bind(world.metrics).expect("nobody listens there");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_sink_is_in_the_worker() {
+    let world = World::start();
+    let mut kept = keep("main", None);
+    kept.sink.is_stuck = true;
+    let app = world
+        .app()
+        .on_startup(|config| Ok(config.set("executor.drain_timeout_seconds", 1)?))
+        .sink(kept.sink);
+    let mut ears = Ears::new();
+    let (stop, running) =
+        spawn(app.worker_name("waits-for-a-sink").observer(Arc::clone(&ears.ear)));
+    ears.hear("polled").await;
+    // No task takes a slot, and none is settled.
+    let queued = format!("drakkar_total_queued {MESSAGES}");
+    let echoes = format!("echoes_total{{worker=\"waits-for-a-sink\"}} {MESSAGES}");
+    let lines = [queued.as_str(), "drakkar_executor_pool_active 0", echoes.as_str()];
+    world.wait_for_metrics(&lines).await;
+    stop.send(()).expect("it runs");
+    soon("the end", running).await.expect("no panic").expect("an orderly end");
 }
 
 #[tokio::test]

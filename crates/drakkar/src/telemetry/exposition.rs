@@ -83,7 +83,6 @@ impl Exposition {
     fn own_blocks(&self) -> Vec<(String, String)> {
         let observer = &self.observer;
         let slots = (observer.gauges.slots)();
-        let (queued, _) = observer.partitions.totals();
         let idle = *observer.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let version = env!("CARGO_PKG_VERSION");
         let identity = &observer.identity;
@@ -102,8 +101,7 @@ impl Exposition {
         put(names::POOL_ACTIVE, &single(number(slots.active as u64)));
         put(names::POOL_WAITING, &single(number(slots.waiting as u64)));
         put(names::POOL_SIZE, &single(number(slots.total as u64)));
-        let unfinished = queued + slots.active as u64 + slots.waiting as u64;
-        put(names::TOTAL_QUEUED, &single(number(unfinished)));
+        put(names::TOTAL_QUEUED, &single(number((observer.gauges.load)() as u64)));
         put(names::IDLE_SLOT_SECONDS, &single(idle.slot_seconds));
         put(names::CONSUMER_IDLE_SECONDS, &single(idle.consumer_seconds));
         put(names::LOG_LINES_DROPPED, &single(number(logging::dropped_lines())));

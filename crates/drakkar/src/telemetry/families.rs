@@ -353,14 +353,17 @@ pub(super) const FAMILIES: &[Family] = &[
         Counter,
         &[],
         Page,
-        "Seconds in which nothing came and nothing was left to do; looked at once a second.",
+        "Seconds in which nothing came, nothing was in the worker and backpressure was off; looked at once \
+         a second.",
     ),
     family(
         TOTAL_QUEUED,
         Gauge,
         &[],
         Page,
-        "Messages that wait for a window, and attempts that wait for a slot or run.",
+        "Messages and tasks in the worker: messages that wait for a window, are being arranged, or are in \
+         their last hooks and deliveries, and tasks that are not settled. Backpressure counts them, but for \
+         those of partitions that have reached their own limits.",
     ),
     family(
         BACKPRESSURE,

@@ -17,6 +17,8 @@ use std::time::Duration;
 pub(crate) struct Gauges {
     /// How busy the executor is.
     pub(crate) slots: Box<dyn Fn() -> Slots + Send + Sync>,
+    /// How many messages and tasks are in the worker.
+    pub(crate) load: Box<dyn Fn() -> usize + Send + Sync>,
     /// How far each partition that is ours is behind.
     pub(crate) lags: Box<dyn Fn() -> Vec<(PartitionId, u64)> + Send + Sync>,
     /// Whether Kafka answers.
@@ -87,7 +89,7 @@ impl MetricsObserver {
     /// Adds up idle time; to be called about once a second with the time since the last call.
     pub(crate) fn tick(&self, elapsed: Duration) {
         let slots = (self.gauges.slots)();
-        let (queued, _) = self.partitions.totals();
+        let queued = self.partitions.queued();
         let consumed = self.consumed.load(Relaxed);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if queued > 0 {
@@ -96,7 +98,7 @@ impl MetricsObserver {
             let free = free as f64;
             idle.slot_seconds += free * elapsed.as_secs_f64();
         }
-        let nothing_to_do = queued == 0 && slots.active == 0 && slots.waiting == 0;
+        let nothing_to_do = (self.gauges.load)() == 0 && slots.active == 0 && slots.waiting == 0;
         let nothing_came = consumed == idle.consumed_before;
         if nothing_to_do && nothing_came && !self.closed.load(Relaxed) {
             idle.consumer_seconds += elapsed.as_secs_f64();

@@ -11,6 +11,7 @@ use drakkar_api::{
     TaskOutcome, TaskPath, Timestamp, WindowId,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,6 +31,7 @@ impl World {
         let identity = Identity { worker_id: "w\"1".into(), consumer_group: "g".into() };
         let gauges = Gauges {
             slots: Box::new(|| Slots { total: 4, active: 1, waiting: 2 }),
+            load: Box::new(|| 7),
             lags: Box::new(|| {
                 vec![(PartitionId::new("in", 6), 40), (PartitionId::new("in", 5), 0)]
             }),
@@ -244,7 +246,7 @@ fn every_event_is_counted() {
         "drakkar_executor_pool_active 1",
         "drakkar_executor_pool_waiting 2",
         "drakkar_executor_pool_size 4",
-        "drakkar_total_queued 5",
+        "drakkar_total_queued 7",
         "drakkar_backpressure_active 1",
         "drakkar_assigned_partitions 1",
         "drakkar_rebalance_events_total{type=\"assign\"} 1",
@@ -369,8 +371,11 @@ fn idle_time_adds_up() {
     world.observe(&Event::Depth { partition, queued: 1, uncommitted: 1 });
     world.observer.tick(SECOND / 2);
     world.expect("drakkar_executor_idle_slot_seconds_total 1.5");
+    let load = Arc::new(AtomicUsize::new(0));
+    let asked = Arc::clone(&load);
     let gauges = Gauges {
         slots: Box::new(Slots::default),
+        load: Box::new(move || asked.load(SeqCst)),
         lags: Box::new(Vec::new),
         is_connected: Box::new(|| false),
     };
@@ -378,6 +383,10 @@ fn idle_time_adds_up() {
     idle.tick(SECOND);
     idle.observe(&Event::Consumed { partition, messages: 1 });
     idle.tick(SECOND);
+    // Its sink is slow: no slot is taken, and yet it has something to do.
+    load.store(1, SeqCst);
+    idle.tick(SECOND);
+    load.store(0, SeqCst);
     idle.observe(&Event::Backpressure { active: true, load: 0 });
     idle.tick(SECOND);
     let page = Exposition::new(None, Arc::new(idle)).render();
