@@ -4,6 +4,7 @@ use super::limiter::{Admission, Limiter};
 use drakkar_api::{
     Clock, Event, Execution, Hook, MessageEnd, Observer, PartitionId, TaskOutcome, TaskPath,
 };
+use signal_hook::low_level::signal_name;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -261,8 +262,12 @@ impl LogObserver {
                     TaskOutcome::SpawnFailure { kind, .. } => Some(kind.as_str()),
                     _ => None,
                 };
+                let signal = match outcome {
+                    TaskOutcome::Signal(signal) => signal_name(*signal),
+                    _ => None,
+                };
                 task_line!(self, WARN, "executor_task_failed", path,
-                    outcome = outcome.as_str(), exit_code = outcome.exit_code(),
+                    outcome = outcome.as_str(), exit_code = outcome.exit_code(), signal,
                     pid = execution.pid, error = %outcome, spawn_error_kind,
                     duration_seconds = execution.duration.as_secs_f64(),
                     cpu_seconds, peak_memory_bytes,

@@ -7,6 +7,7 @@ use drakkar_api::{
     SpawnErrorKind, TaskOutcome, Timestamp,
 };
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata};
+use signal_hook::low_level::signal_name;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -127,6 +128,9 @@ impl MetricsObserver {
         if let Some(counter) = handles.outcomes.get(outcome.as_str()) {
             counter.increment(1);
         }
+        if let Some(histogram) = handles.failure_durations.get(outcome.as_str()) {
+            histogram.record(execution.duration);
+        }
         match outcome {
             TaskOutcome::Success => {
                 handles.tasks_completed.increment(1);
@@ -139,6 +143,14 @@ impl MetricsObserver {
             }
             TaskOutcome::SpawnFailure { kind, .. } => {
                 if let Some(counter) = handles.spawn_failures.get(kind.as_str()) {
+                    counter.increment(1);
+                }
+                handles.tasks_failed.increment(1);
+            }
+            TaskOutcome::Signal(signal) => {
+                let name = signal_name(*signal).unwrap_or(OTHER_SIGNALS);
+                let counter = handles.signals.get(name);
+                if let Some(counter) = counter.or_else(|| handles.signals.get(OTHER_SIGNALS)) {
                     counter.increment(1);
                 }
                 handles.tasks_failed.increment(1);
@@ -290,12 +302,14 @@ struct Handles {
     tasks_completed: Counter,
     tasks_failed: Counter,
     outcomes: ByLabel<Counter>,
+    signals: ByLabel<Counter>,
     spawn_failures: ByLabel<Counter>,
     stdout_truncated: Counter,
     stderr_truncated: Counter,
     leftovers_killed: Counter,
     stdin_closed_early: Counter,
     task_duration: Histogram,
+    failure_durations: ByLabel<Histogram>,
     queue_wait: Histogram,
     spawn_duration: Histogram,
     task_cpu: Histogram,
@@ -340,6 +354,9 @@ const HOOKS: [Hook; 12] = [
     Hook::OnRevoke,
 ];
 
+/// They are called for each message or task, too often to be timed.
+const UNTIMED_HOOKS: [Hook; 3] = [Hook::Decode, Hook::MessageLabel, Hook::TaskPriority];
+
 const ENDS: [MessageEnd; 4] =
     [MessageEnd::Completed, MessageEnd::DeadLettered, MessageEnd::Skipped, MessageEnd::Dropped];
 
@@ -353,16 +370,44 @@ const OUTCOMES: [&str; 7] = [
     "cancelled",
 ];
 
+/// The outcomes that are failures.
+const FAILURES: [&str; 5] =
+    ["exit_code", "signal", "timeout", "spawn_failure", "output_over_limit"];
+
+/// The signals that have a series of their own.
+const SIGNALS: [&str; 16] = [
+    "SIGABRT",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGQUIT",
+    "SIGSEGV",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGXCPU",
+    "SIGXFSZ",
+    OTHER_SIGNALS,
+];
+const OTHER_SIGNALS: &str = "other";
+
 impl Handles {
     fn new() -> Self {
         let task = |status| counter(names::TASKS, &[("status", status)]);
         let truncated = |stream| counter(names::OUTPUT_TRUNCATED, &[("stream", stream)]);
         let hooks = HOOKS.map(Hook::as_str);
+        let is_timed = |hook: &Hook| !UNTIMED_HOOKS.contains(hook);
+        let timed: Vec<_> = HOOKS.into_iter().filter(is_timed).map(Hook::as_str).collect();
         Self {
             tasks_started: task("started"),
             tasks_completed: task("completed"),
             tasks_failed: task("failed"),
             outcomes: counters(names::TASK_OUTCOMES, "outcome", &OUTCOMES),
+            signals: counters(names::TASK_SIGNALS, "signal", &SIGNALS),
             spawn_failures: counters(
                 names::SPAWN_FAILURES,
                 "kind",
@@ -373,6 +418,7 @@ impl Handles {
             leftovers_killed: counter(names::LEFTOVERS_KILLED, &[]),
             stdin_closed_early: counter(names::STDIN_CLOSED_EARLY, &[]),
             task_duration: histogram(names::TASK_DURATION, &[]),
+            failure_durations: histograms(names::FAILURE_DURATION, "outcome", &FAILURES),
             queue_wait: histogram(names::QUEUE_WAIT, &[]),
             spawn_duration: histogram(names::SPAWN_DURATION, &[]),
             task_cpu: histogram(names::TASK_CPU, &[]),
@@ -402,9 +448,7 @@ impl Handles {
             consumer_errors: counter(names::CONSUMER_ERRORS, &[]),
             commit_failures: counter(names::COMMIT_FAILURES, &[]),
             partition_failures: counter(names::PARTITION_FAILURES, &[]),
-            hook_durations: hooks
-                .map(|hook| (hook, histogram(names::HOOK_DURATION, &[("hook", hook)])))
-                .into(),
+            hook_durations: histograms(names::HOOK_DURATION, "hook", &timed),
             hook_failures: counters(names::HOOK_FAILURES, "hook", &hooks),
             hook_panics: counters(names::HOOK_PANICS, "hook", &hooks),
             dlq_messages: counter(names::DLQ_MESSAGES, &[]),
@@ -489,6 +533,14 @@ fn gauge(name: &'static str) -> Gauge {
 
 fn histogram(name: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
     metrics::with_recorder(|recorder| recorder.register_histogram(&key(name, labels), &METADATA))
+}
+
+fn histograms(
+    name: &'static str,
+    label: &'static str,
+    values: &[&'static str],
+) -> ByLabel<Histogram> {
+    values.iter().map(|value| (*value, histogram(name, &[(label, value)]))).collect()
 }
 
 fn counters(name: &'static str, label: &'static str, values: &[&'static str]) -> ByLabel<Counter> {

@@ -102,6 +102,7 @@ fn emit_all(observe: &dyn Fn(&Event<'_>)) {
         TaskOutcome::Success,
         TaskOutcome::ExitCode(3),
         TaskOutcome::Signal(9),
+        TaskOutcome::Signal(40),
         TaskOutcome::Timeout { limit: SECOND },
         spawn_failure(SpawnErrorKind::NotFound),
         spawn_failure(SpawnErrorKind::PermissionDenied),
@@ -212,14 +213,21 @@ fn every_event_is_counted() {
         "drakkar_batch_duration_seconds_count 1",
         "drakkar_executor_tasks_total{status=\"started\"} 1",
         "drakkar_executor_tasks_total{status=\"completed\"} 3",
-        "drakkar_executor_tasks_total{status=\"failed\"} 7",
+        "drakkar_executor_tasks_total{status=\"failed\"} 8",
         "drakkar_task_outcomes_total{outcome=\"success\"} 3",
         "drakkar_task_outcomes_total{outcome=\"exit_code\"} 2",
-        "drakkar_task_outcomes_total{outcome=\"signal\"} 1",
+        "drakkar_task_outcomes_total{outcome=\"signal\"} 2",
         "drakkar_task_outcomes_total{outcome=\"timeout\"} 1",
         "drakkar_task_outcomes_total{outcome=\"spawn_failure\"} 2",
         "drakkar_task_outcomes_total{outcome=\"output_over_limit\"} 1",
         "drakkar_task_outcomes_total{outcome=\"cancelled\"} 2",
+        "drakkar_task_signals_total{signal=\"SIGKILL\"} 1",
+        "drakkar_task_signals_total{signal=\"SIGSEGV\"} 0",
+        "drakkar_task_signals_total{signal=\"other\"} 1",
+        "drakkar_executor_failure_duration_seconds_count{outcome=\"exit_code\"} 2",
+        "drakkar_executor_failure_duration_seconds_sum{outcome=\"exit_code\"} 1",
+        "drakkar_executor_failure_duration_seconds_bucket{outcome=\"timeout\",le=\"0.5\"} 0",
+        "drakkar_executor_failure_duration_seconds_bucket{outcome=\"timeout\",le=\"1\"} 1",
         "drakkar_task_spawn_failures_total{kind=\"not_found\"} 1",
         "drakkar_task_spawn_failures_total{kind=\"permission_denied\"} 1",
         "drakkar_task_spawn_failures_total{kind=\"no_binary\"} 0",
@@ -284,6 +292,10 @@ fn the_page_is_valid_and_complete() {
         metrics::gauge!("drakkar_offset_lag").set(1.0);
     });
     let page = world.page();
+    for hook in ["decode", "message_label", "task_priority"] {
+        let series = format!("drakkar_handler_duration_seconds_count{{hook=\"{hook}\"}}");
+        assert!(!page.contains(&series), "{hook} is never timed");
+    }
     let described: Vec<_> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     assert!(described.is_sorted_by(|left, right| left < right), "sorted, and each once");
@@ -446,6 +458,7 @@ fn every_event_is_told_under_its_name() {
     expect("warning", "executor", "executor_task_failed", "exit_code");
     expect("debug", "executor", "executor_task_completed", "stdout_truncated");
     for field in [
+        "signal",
         "spawn_error_kind",
         "cpu_seconds",
         "peak_memory_bytes",
