@@ -12,7 +12,7 @@ use crate::parts::Parts;
 use crate::server::{Pages, Server};
 use crate::signals::{self, Signals};
 use crate::telemetry::{
-    Exposition, Gauges, Identity, LogObserver, MetricsObserver, install_recorder,
+    Exposition, Gauges, Identity, LogObserver, MetricsObserver, install_recorder, keep_up,
 };
 use drakkar_api::{
     Clients, Clock, Context, ContextScope, Executor, Handler, HookResult, Observer, Sink, WorkerId,
@@ -36,12 +36,6 @@ use tokio::task::JoinSet;
 
 /// How long the source's loop may rest before `/healthz` fails, beyond what a revoke may take.
 const STALL_MARGIN: Duration = Duration::from_secs(30);
-
-/// How often idle time is added up and floods of log lines are settled.
-const TICK: Duration = Duration::from_secs(1);
-
-/// How often the recorder's buffers are emptied.
-const UPKEEP: Duration = Duration::from_secs(5);
 
 type OnStartup = Box<dyn FnOnce(&mut Config) -> HookResult<()> + Send>;
 type MakePeriodic<H> = Box<dyn FnOnce(Arc<H>, Context) -> PeriodicTask + Send>;
@@ -346,9 +340,7 @@ impl<H: Handler> App<H> {
         tell_sinks(&sinks);
         let exposition = Exposition::new(recorder, Arc::clone(&metrics));
         let server = serve(config, exposition.clone(), &health).await?;
-        let mut background = JoinSet::new();
-        background.spawn(keep_ticking(Arc::clone(&metrics), Arc::clone(&log_observer)));
-        background.spawn(keep_up(exposition));
+        let mut background = keep_up(Arc::clone(&metrics), Arc::clone(&log_observer), exposition);
 
         let mut observers: Vec<Arc<dyn Observer>> =
             vec![metrics, log_observer, Arc::<Health>::clone(&health)];
@@ -453,21 +445,6 @@ async fn serve(
     let address = server.address();
     tracing::info!(category = "lifecycle", %address, "metrics_server_started");
     Ok(Some(server))
-}
-
-async fn keep_ticking(metrics: Arc<MetricsObserver>, log: Arc<LogObserver>) {
-    loop {
-        tokio::time::sleep(TICK).await;
-        metrics.tick(TICK);
-        log.tick();
-    }
-}
-
-async fn keep_up(exposition: Exposition) {
-    loop {
-        tokio::time::sleep(UPKEEP).await;
-        exposition.run_upkeep();
-    }
 }
 
 impl From<ConfigError> for Error {

@@ -2,7 +2,9 @@
 
 use super::exposition::recorder;
 use super::families::{FAMILIES, Home};
-use super::{Exposition, Gauges, Identity, LogObserver, MetricsObserver, install_recorder};
+use super::{
+    Exposition, Gauges, Identity, LogObserver, MetricsObserver, install_recorder, keep_up,
+};
 use bytes::Bytes;
 use drakkar_api::{
     Captured, Clock, CommitOffset, DecodeError, Event, Execution, Hook, Instant, MessageEnd,
@@ -404,6 +406,30 @@ fn idle_time_adds_up() {
     let page = Exposition::new(None, Arc::new(idle)).render();
     assert!(page.contains("drakkar_consumer_idle_seconds_total 1\n"), "{page}");
     assert!(page.contains("drakkar_kafka_connected 0\n"), "{page}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn samples_do_not_pile_up_until_somebody_asks() {
+    let world = World::new();
+    let log = Arc::new(LogObserver::new(Arc::new(StillClock), SECOND));
+    let exposition = Exposition::new(Some(world.recorder.handle()), Arc::clone(&world.observer));
+    let duration = SECOND;
+    world.observe(&Event::HookFinished { hook: Hook::Arrange, duration });
+    // The recorder shows no other way what it has counted and what it only keeps.
+    let counted =
+        || format!("{:?}", world.recorder).contains("drakkar_handler_duration_seconds\": {");
+    assert!(!counted());
+    let partition = &PartitionId::new("in", 3);
+    world.observe(&Event::Assigned { partition });
+    world.observe(&Event::Depth { partition, queued: 1, uncommitted: 1 });
+    let upkeep = keep_up(Arc::clone(&world.observer), log, exposition);
+    tokio::time::sleep(SECOND * 6).await;
+    assert!(counted());
+    // Three free slots for six seconds, of which the last may not be over.
+    let page = world.page();
+    let line = |seconds| format!("drakkar_executor_idle_slot_seconds_total {seconds}\n");
+    assert!([15, 18].iter().any(|seconds| page.contains(&line(seconds))), "{page}");
+    drop(upkeep);
 }
 
 #[test]
