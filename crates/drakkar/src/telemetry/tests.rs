@@ -325,6 +325,28 @@ fn the_page_is_valid_and_complete() {
 }
 
 #[test]
+fn metrics_of_the_application_are_told_once() {
+    let world = World::new();
+    let exposition = Exposition::new(Some(world.recorder.handle()), Arc::clone(&world.observer));
+    let lines = crate::logging::capture(|| {
+        exposition.render();
+        metrics::with_local_recorder(&world.recorder, || {
+            metrics::counter!("my_jobs_total", "kind" => "a").increment(2);
+            metrics::gauge!("my_depth").set(1.0);
+            // A name of ours, in the wrong place.
+            metrics::gauge!("drakkar_offset_lag").set(1.0);
+        });
+        exposition.render();
+        exposition.clone().render();
+        metrics::with_local_recorder(&world.recorder, || metrics::counter!("more").increment(1));
+        exposition.render();
+    });
+    let told: Vec<_> = lines.iter().map(|line| (&line["event"], &line["metrics"])).collect();
+    let event = &serde_json::json!("user_metrics_discovered");
+    assert_eq!(told, [(event, &"my_depth my_jobs_total".into()), (event, &"more".into())]);
+}
+
+#[test]
 fn labels_are_those_of_the_table() {
     let world = World::new();
     emit_all(&|event| world.observe(event));
