@@ -7,7 +7,7 @@ use drakkar::config::Config;
 use drakkar::prelude::*;
 use drakkar_mock_kafka::MockKafka;
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -27,7 +27,8 @@ fn main() -> ExitCode {
             a_signal_after_the_end_of_the_worker_ends_the_process();
             a_log_that_was_moved_away_is_opened_anew_at_sighup();
             sighup_ends_a_worker_without_a_log_file();
-            say("5 checks passed");
+            a_log_goes_to_standard_error_unless_told_otherwise();
+            say("6 checks passed");
         }
     }
     ExitCode::SUCCESS
@@ -55,7 +56,7 @@ impl Handler for Blocking {
                 Err("no".into())
             }
             "blocks-the-runtime" => for_ever(),
-            "works" | "works-with-a-log-file" => Ok(()),
+            "works" | "works-with-a-log" | "works-with-a-log-file" => Ok(()),
             _ => Err("no".into()),
         }
     }
@@ -86,6 +87,7 @@ fn app() -> App<Blocking> {
     let (what, brokers, folder) = (next(), next(), next());
     let logging = match what.as_str() {
         "works-with-a-log-file" => format!("{{output: '{folder}/worker.log'}}"),
+        "works-with-a-log" => "{}".to_owned(),
         _ => "{level: 'OFF'}".to_owned(),
     };
     let text = format!(
@@ -107,6 +109,10 @@ struct World {
 
 impl World {
     fn start(mode: &str, what: &str) -> Self {
+        Self::start_with(mode, what, Stdio::inherit())
+    }
+
+    fn start_with(mode: &str, what: &str, stderr: Stdio) -> Self {
         let cluster = MockKafka::start(1).expect("it starts");
         cluster.create_topic("jobs", 1).expect("created");
         cluster.create_topic("jobs_dlq", 1).expect("created");
@@ -116,6 +122,7 @@ impl World {
             .arg(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .expect("it starts");
         let output = BufReader::new(child.stdout.take().expect("piped"));
@@ -212,4 +219,21 @@ fn sighup_ends_a_worker_without_a_log_file() {
     world.signal(Signal::HUP);
     let (status, _) = world.end();
     assert_eq!(status.signal(), Some(Signal::HUP.as_raw()));
+}
+
+fn a_log_goes_to_standard_error_unless_told_otherwise() {
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let mut world = World::start_with("worker", "works-with-a-log", writer.into());
+    world.hear("ready");
+    world.signal(Signal::TERM);
+    let (status, _) = world.end();
+    assert_eq!(status.code(), Some(0));
+    let mut log = String::new();
+    reader.read_to_string(&mut log).expect("text");
+    let parse = |line| serde_json::from_str::<serde_json::Value>(line).expect("JSON");
+    let lines: Vec<_> = log.lines().map(parse).collect();
+    let event = |line: Option<&serde_json::Value>| line.expect("a line")["event"].clone();
+    assert_eq!(event(lines.first()), "drakkar_starting");
+    assert_eq!(event(lines.last()), "drakkar_stopped");
+    assert!(lines.iter().all(|line| line["@timestamp"] == line["timestamp"]), "{log}");
 }

@@ -27,7 +27,8 @@ async fn the_log_of_a_failed_start_tells_the_sinks_and_why() {
     let log = folder.path().join("worker.log");
     let slots = drakkar::Cpus::available().count() + 1;
     let text = format!(
-        "kafka:\n  source_topic: jobs\n  security: {{protocol: sasl_plaintext, mechanism: PLAIN, \
+        "cluster_name: blue\n\
+         kafka:\n  source_topic: jobs\n  security: {{protocol: sasl_plaintext, mechanism: PLAIN, \
          username: me, password: {PASSWORD}}}\n\
          sinks: {{filesystem: {{first: {{base_path: '{out}'}}, second: {{base_path: '{out}'}}}}}}\n\
          executor: {{max_executors: {slots}}}\n\
@@ -63,6 +64,7 @@ async fn the_log_of_a_failed_start_tells_the_sinks_and_why() {
             "service_version",
             "worker_id",
             "consumer_group",
+            "cluster_name",
         ] {
             assert!(line[name].is_string(), "{name} is missing in {line}");
         }
