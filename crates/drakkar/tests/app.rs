@@ -43,7 +43,7 @@ impl Handler for Echo {
 
     async fn on_task_complete(&self, _done: &TaskOutput, cx: &Context) -> Result<Outputs> {
         let worker = cx.worker_id().to_string();
-        metrics::counter!("echoes_total", "worker" => worker).increment(1);
+        drakkar::metrics::counter!("echoes_total", "worker" => worker).increment(1);
         let word = cx.client::<String>("word")?;
         Ok(Outputs::new().with(CustomPayload {
             kind: "keep".into(),

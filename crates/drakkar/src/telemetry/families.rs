@@ -513,8 +513,10 @@ drakkar with DRAKKAR_UPDATE_REFERENCE=1. -->
 
 `GET /metrics` on `metrics.port` answers in the Prometheus text format. Names and labels are those of
 the original where it has them. Metrics that a handler makes with the `metrics` crate are on the same
-page; histograms of its own get general-purpose buckets. An application that has installed a recorder
-of its own keeps it: then only the metrics marked \"page\" are here, and the others go there.
+page, if it is the version that `drakkar::metrics` is; histograms of its own get general-purpose buckets.
+`on_ready` is the place to describe them: what is described before the worker runs is forgotten. An
+application that has installed a recorder of its own keeps it: then only the metrics marked \"page\" are
+here, and the others go there.
 
 Series of a partition disappear when it is revoked or lost, so that sums over all workers are right.
 
