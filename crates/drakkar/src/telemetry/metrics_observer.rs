@@ -128,34 +128,13 @@ impl MetricsObserver {
         if let Some(counter) = handles.outcomes.get(outcome.as_str()) {
             counter.increment(1);
         }
-        if let Some(histogram) = handles.failure_durations.get(outcome.as_str()) {
-            histogram.record(execution.duration);
-        }
         match outcome {
             TaskOutcome::Success => {
                 handles.tasks_completed.increment(1);
                 handles.task_duration.record(execution.duration);
             }
             TaskOutcome::Cancelled => {}
-            TaskOutcome::Timeout { .. } => {
-                handles.timeouts.increment(1);
-                handles.tasks_failed.increment(1);
-            }
-            TaskOutcome::SpawnFailure { kind, .. } => {
-                if let Some(counter) = handles.spawn_failures.get(kind.as_str()) {
-                    counter.increment(1);
-                }
-                handles.tasks_failed.increment(1);
-            }
-            TaskOutcome::Signal(signal) => {
-                let name = signal_name(*signal).unwrap_or(OTHER_SIGNALS);
-                let counter = handles.signals.get(name);
-                if let Some(counter) = counter.or_else(|| handles.signals.get(OTHER_SIGNALS)) {
-                    counter.increment(1);
-                }
-                handles.tasks_failed.increment(1);
-            }
-            _ => handles.tasks_failed.increment(1),
+            failure => handles.observe_failure(failure, execution.duration),
         }
     }
 
@@ -454,6 +433,26 @@ impl Handles {
             dlq_messages: counter(names::DLQ_MESSAGES, &[]),
             dlq_failures: counter(names::DLQ_FAILURES, &[]),
             dlq_dropped: counter(names::DLQ_DROPPED, &[]),
+        }
+    }
+
+    /// Counts a failed attempt.
+    fn observe_failure(&self, outcome: &TaskOutcome, duration: Duration) {
+        self.tasks_failed.increment(1);
+        if let Some(histogram) = self.failure_durations.get(outcome.as_str()) {
+            histogram.record(duration);
+        }
+        let counter = match outcome {
+            TaskOutcome::Timeout { .. } => Some(&self.timeouts),
+            TaskOutcome::SpawnFailure { kind, .. } => self.spawn_failures.get(kind.as_str()),
+            TaskOutcome::Signal(signal) => {
+                let named = signal_name(*signal).and_then(|name| self.signals.get(name));
+                named.or_else(|| self.signals.get(OTHER_SIGNALS))
+            }
+            _ => None,
+        };
+        if let Some(counter) = counter {
+            counter.increment(1);
         }
     }
 
