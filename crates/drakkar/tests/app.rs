@@ -170,13 +170,17 @@ impl World {
     }
 
     fn config(&self) -> Config {
+        self.config_of(TOPIC, self.metrics)
+    }
+
+    fn config_of(&self, topic: &str, metrics: SocketAddr) -> Config {
         let text = format!(
-            "kafka: {{brokers: '{}', source_topic: {TOPIC}, consumer_group: g, \
+            "kafka: {{brokers: '{}', source_topic: {topic}, consumer_group: g, \
              fetch_wait_max_ms: 10, startup_align_enabled: false}}\n\
              metrics: {{host: 127.0.0.1, port: {}}}\n\
              logging: {{level: 'OFF'}}",
             self.cluster.bootstrap_servers(),
-            self.metrics.port()
+            metrics.port()
         );
         Config::from_yaml_str(&text, []).expect("valid")
     }
@@ -349,6 +353,48 @@ async fn what_waits_for_a_sink_is_in_the_worker() {
     world.wait_for_metrics(&lines).await;
     stop.send(()).expect("it runs");
     soon("the end", running).await.expect("no panic").expect("an orderly end");
+}
+
+#[tokio::test]
+async fn a_partition_that_another_worker_takes_leaves_the_page() {
+    const SHARED: &str = "shared";
+    let world = World::start();
+    world.cluster.create_topic(SHARED, 2).expect("created");
+    world.cluster.create_topic("shared_dlq", 1).expect("created");
+    let app = |metrics| {
+        let app = App::new(Echo).config(world.config_of(SHARED, metrics));
+        app.on_startup(|config| {
+            // The broker of this process lets a newcomer wait for as long as a session lasts.
+            config.set("kafka.session_timeout_ms", 3000)?;
+            Ok(config.set("kafka.heartbeat_interval_ms", 200)?)
+        })
+    };
+    let mut ears = Ears::new();
+    let sink = keep("main", None).sink;
+    let first = spawn(app(world.metrics).sink(sink).observer(Arc::clone(&ears.ear)));
+    ears.hear("polled").await;
+    let lag = |partition| format!("drakkar_consumer_lag{{partition=\"{partition}\"}} 0");
+    world.wait_for_metrics(&[&lag(0), &lag(1)]).await;
+
+    let second = spawn(app(free_port()).sink(keep("main", None).sink));
+    let one_is_left = async {
+        loop {
+            let (_, page) = world.get("/metrics").await;
+            let names = |partition| {
+                let label = format!("{{partition=\"{partition}\"}}");
+                page.lines().filter(|line| line.contains(&label)).count()
+            };
+            match (names(0), names(1)) {
+                (0, some) | (some, 0) if some > 0 => break,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    soon("the other's series go", one_is_left).await;
+    for (stop, running) in [first, second] {
+        stop.send(()).expect("it runs");
+        soon("the end", running).await.expect("no panic").expect("an orderly end");
+    }
 }
 
 #[tokio::test]
