@@ -94,6 +94,12 @@ impl<T> Message<T> {
         &self.source.headers
     }
 
+    /// Returns when the message was produced or appended, and which of the two, where the source
+    /// knows.
+    pub fn timestamp(&self) -> Option<(Timestamp, TimestampKind)> {
+        self.source.timestamp
+    }
+
     /// Returns the decoded payload; `None` for a tombstone and for a value that does not parse.
     pub fn payload(&self) -> Option<&T> {
         match &self.payload {

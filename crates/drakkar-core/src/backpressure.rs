@@ -17,16 +17,29 @@
 //! with the window that is being arranged.
 
 use drakkar_api::Flow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What is in the worker, or in one partition of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Messages and tasks.
+    /// Messages and tasks that backpressure counts.
     pub count: usize,
+    /// All messages and tasks, also those that `count` leaves out.
+    pub total: usize,
     /// Bytes.
     pub bytes: usize,
     /// Those of `bytes` that are not of messages which wait for a window.
     pub working_bytes: usize,
+}
+
+impl Load {
+    /// Adds what somebody else contributes.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.total += other.total;
+        self.bytes += other.bytes;
+        self.working_bytes += other.working_bytes;
+    }
 }
 
 /// Two thresholds of one dimension.
@@ -59,6 +72,7 @@ impl FlowGate {
     pub(crate) fn update(&mut self, before: Load, after: Load) -> Option<Flow> {
         debug_assert!(self.load.count >= before.count && self.load.bytes >= before.bytes);
         self.load.count = self.load.count.saturating_sub(before.count) + after.count;
+        self.load.total = self.load.total.saturating_sub(before.total) + after.total;
         self.load.bytes = self.load.bytes.saturating_sub(before.bytes) + after.bytes;
         self.load.working_bytes =
             self.load.working_bytes.saturating_sub(before.working_bytes) + after.working_bytes;
@@ -101,6 +115,32 @@ impl FlowGate {
     }
 }
 
+/// The gate, as all actors of an engine share it.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedGate(Arc<Mutex<FlowGate>>);
+
+impl SharedGate {
+    pub(crate) fn new(gate: FlowGate) -> Self {
+        Self(Arc::new(Mutex::new(gate)))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, FlowGate> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Shows the load of an engine. It keeps nothing else of the engine alive, so that an observer may
+/// have it.
+#[derive(Clone, Debug)]
+pub struct LoadGauge(pub(crate) SharedGate);
+
+impl LoadGauge {
+    /// Returns what is in the worker now.
+    pub fn load(&self) -> Load {
+        self.0.lock().load()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,7 +154,7 @@ mod tests {
     }
 
     fn load(count: usize, bytes: usize) -> Load {
-        Load { count, bytes, working_bytes: 0 }
+        Load { count, total: count, bytes, working_bytes: 0 }
     }
 
     #[test]
@@ -144,7 +184,7 @@ mod tests {
             let (mut before, mut closed, mut held) = (Load::default(), false, false);
             for (count, bytes, waiting) in loads {
                 let working_bytes = bytes.saturating_sub(waiting);
-                let after = Load { count, bytes, working_bytes };
+                let after = Load { count, total: count + waiting, bytes, working_bytes };
                 gate.update(before, after);
                 before = after;
                 closed = if closed { count > 4 || bytes > 500 } else { count >= 10 || bytes >= 1000 };

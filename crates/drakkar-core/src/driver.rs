@@ -32,7 +32,6 @@ pub(crate) const COMMIT_GRACE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What a partition's driver is told.
-#[expect(clippy::large_enum_variant, reason = "nearly all mail is the large variant")]
 pub(crate) enum Mail {
     /// For the state machine.
     Input(Input),
@@ -182,9 +181,7 @@ impl Driver {
         self.mail.extend(self.inbox.take_now());
         for mail in self.mail.drain(..) {
             if let Mail::Input(Input::Messages(messages)) = mail {
-                let arrived = arrived_load(&messages);
-                load.count += arrived.count;
-                load.bytes += arrived.bytes;
+                load.add(arrived_load(&messages));
             }
         }
         self.shared.change_load(load, Load::default());
@@ -266,9 +263,7 @@ impl Driver {
         };
         if let Input::Messages(messages) = &input {
             // They count already; from here on it is this partition that answers for them.
-            let arrived = arrived_load(messages);
-            self.load.count += arrived.count;
-            self.load.bytes += arrived.bytes;
+            self.load.add(arrived_load(messages));
         }
         let lost = matches!(input, Input::Lost);
         self.handle(input, now).map(|end| if lost { End::Lost } else { end })
@@ -469,7 +464,7 @@ impl Driver {
 /// Returns what messages contribute to the load while they are in the mail.
 pub(crate) fn arrived_load(messages: &[SourceMessage]) -> Load {
     let bytes = messages.iter().map(SourceMessage::size_bytes).sum();
-    Load { count: messages.len(), bytes, working_bytes: 0 }
+    Load { count: messages.len(), total: messages.len(), bytes, working_bytes: 0 }
 }
 
 /// Brings what the executor tells to the partition.

@@ -32,7 +32,7 @@ mod error;
 mod inbox;
 mod shared;
 
-pub use backpressure::{Load, Thresholds};
+pub use backpressure::{Load, LoadGauge, Thresholds};
 pub use clock::TokioClock;
 pub use commit::CommitPolicy;
 pub use config::{

@@ -277,8 +277,10 @@ impl Partition {
         let left_out = arranging.map_or(0, |id| self.windows[&id].messages.len());
         let counts = self.may_open_window() && !overdue;
         let queued = if counts { self.queue.len() } else { 0 };
+        let in_work = self.tasks.len() + self.busy_messages;
         Load {
-            count: queued + self.tasks.len() + self.busy_messages - left_out,
+            count: queued + in_work - left_out,
+            total: self.queue.len() + in_work,
             bytes: self.queued_bytes + self.held_bytes,
             working_bytes: self.held_bytes,
         }

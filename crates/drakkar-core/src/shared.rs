@@ -1,7 +1,7 @@
 //! What all actors of an engine share: the table of assigned partitions, the flow gate, and the
 //! parts that the engine was made of.
 
-use crate::backpressure::{FlowGate, Load};
+use crate::backpressure::{FlowGate, Load, LoadGauge, SharedGate};
 use crate::config::EngineConfig;
 use crate::courier::Courier;
 use crate::delivery::{LaneHandle, Router};
@@ -155,7 +155,7 @@ pub(crate) struct Shared {
     pub(crate) courier: Arc<Courier>,
     /// The courier's task, which ends with this.
     _courier_task: JoinSet<()>,
-    gate: Mutex<FlowGate>,
+    gate: SharedGate,
     /// The flow that source and observer were told of.
     told: Mutex<Flow>,
     hooks: Mutex<HookPresence>,
@@ -206,7 +206,7 @@ impl Shared {
             runtime: tokio::runtime::Handle::current(),
             courier,
             _courier_task: courier_task,
-            gate: Mutex::new(gate),
+            gate: SharedGate::new(gate),
             told: Mutex::new(Flow::Open),
             hooks: Mutex::new(parts.hooks),
             worker_hooks: Mutex::default(),
@@ -222,7 +222,7 @@ impl Shared {
             return;
         }
         let (changed, may_form_windows) = {
-            let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut gate = self.gate.lock();
             let changed = gate.update(before, after).is_some();
             let closed = gate.windows() == Flow::Closed;
             (changed, self.windows_closed.swap(closed, Ordering::SeqCst) && !closed)
@@ -244,7 +244,7 @@ impl Shared {
     fn tell_flow(&self) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let (flow, load) = {
-            let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+            let gate = self.gate.lock();
             (gate.flow(), gate.load().count)
         };
         if std::mem::replace(&mut *told, flow) == flow {
@@ -257,11 +257,15 @@ impl Shared {
     }
 
     pub(crate) fn load(&self) -> Load {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner).load()
+        self.gate.lock().load()
+    }
+
+    pub(crate) fn load_gauge(&self) -> LoadGauge {
+        LoadGauge(self.gate.clone())
     }
 
     pub(crate) fn is_backpressured(&self) -> bool {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner).flow() == Flow::Closed
+        self.gate.lock().flow() == Flow::Closed
     }
 
     /// Returns whether windows may be formed, as far as bytes go.

@@ -351,6 +351,7 @@ mod tests {
             ("source-partition", "3"),
             ("source-offset", "7"),
             ("source-timestamp", "5"),
+            ("source-timestamp-kind", "log_append"),
             ("source-headers", r#"[["trace","/w=="],["none",null]]"#),
             ("task-id", "t-1"),
             ("task-labels", r#"{"id":"x"}"#),
