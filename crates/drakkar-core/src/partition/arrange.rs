@@ -9,7 +9,8 @@ use crate::erased::AnyMessage;
 use drakkar_api::{Event, Hook, Offset, PendingTasks, Priority, Task, WindowId};
 use std::sync::Arc;
 
-type Tasks = Vec<(Arc<Task>, Priority)>;
+/// Tasks and their priorities, each task made once and not moved again.
+pub(super) type Tasks = Vec<(Arc<Task>, Priority)>;
 type Arranged = Result<Tasks, HookFailure>;
 
 impl Partition {

@@ -1,14 +1,15 @@
 //! Windows: formed from the queue, finished when their tasks and messages are settled.
 
+use super::arrange::Tasks;
 use super::effect::{Effect, HookCall};
 use super::message::{Fate, MessagePhase, MessageState};
 use super::output::Owner;
 use super::{HookFailure, Partition};
 use crate::erased::AnyCompletedWindow;
+use drakkar_api::Outputs;
 use drakkar_api::{
-    Event, Flow, Instant, Offset, SourceError, SourceErrorKind, Task, TaskOutput, WindowId,
+    Event, Flow, Instant, Offset, SourceError, SourceErrorKind, TaskOutput, WindowId,
 };
-use drakkar_api::{Outputs, Priority};
 use std::sync::Arc;
 
 /// The state of one window.
@@ -21,7 +22,7 @@ pub(super) struct WindowState {
     pub(super) is_rest: bool,
     /// Tasks that `arrange` returned so far, while the window is taken message by message, and for
     /// which message it was called.
-    pub(super) collected: Vec<(Offset, Vec<(Arc<Task>, Priority)>)>,
+    pub(super) collected: Vec<(Offset, Tasks)>,
     pub(super) open_tasks: usize,
     /// Messages that are not settled.
     pub(super) open_messages: usize,
