@@ -15,6 +15,7 @@ mod driver;
 mod partition;
 mod watermark;
 
+mod ascending;
 mod backpressure;
 mod commit;
 mod delivery;

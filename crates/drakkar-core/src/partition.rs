@@ -33,6 +33,7 @@ pub(crate) use effect::{
     Letter, LetterContent, Outgoing,
 };
 
+use crate::ascending::AscendingMap;
 use crate::backpressure::Load;
 use crate::commit::CommitSchedule;
 use crate::config::EngineConfig;
@@ -76,26 +77,25 @@ pub(crate) struct Partition {
     commit: CommitSchedule,
     jitter: Jitter,
 
-    windows: BTreeMap<WindowId, WindowState>,
+    windows: AscendingMap<WindowId, WindowState>,
     windows_formed: u64,
     /// Whether a window may be formed, as far as all partitions together go.
     windows_flow: Flow,
     /// The window whose `arrange` runs or waits for its next attempt.
     arranging: Option<WindowId>,
-    /// Boxed, as the tasks and groups are: a tree moves what stands in it.
-    messages: BTreeMap<Offset, Box<MessageState>>,
+    messages: AscendingMap<Offset, Box<MessageState>>,
     /// The newest message that has left a trace outside, finished or not: a process of it has
     /// started, an output was handed to a sink, or a dead letter was written.
     newest_started: Option<Offset>,
-    tasks: BTreeMap<TaskKey, Box<TaskState>>,
+    tasks: AscendingMap<TaskKey, Box<TaskState>>,
     tasks_made: u64,
     task_ids: TaskIds,
     /// Runs that the executor has and that have not started.
     waiting_runs: usize,
     /// How many groups are open of an answer that goes to several sinks.
-    sets: BTreeMap<u64, usize>,
-    groups: BTreeMap<u64, Box<Group>>,
-    letters: BTreeMap<u64, LetterState>,
+    sets: AscendingMap<u64, usize>,
+    groups: AscendingMap<u64, Box<Group>>,
+    letters: AscendingMap<u64, LetterState>,
     /// Messages of which a failure stopped the worker.
     halted: BTreeSet<Offset>,
     keys_drawn: u64,
@@ -168,19 +168,19 @@ impl Partition {
             credit_bytes: 0,
             watermark: Watermark::new(),
             jitter: Jitter::new(seed),
-            windows: BTreeMap::new(),
+            windows: AscendingMap::new(),
             windows_formed: 0,
             windows_flow: Flow::Open,
             arranging: None,
-            messages: BTreeMap::new(),
+            messages: AscendingMap::new(),
             newest_started: None,
-            tasks: BTreeMap::new(),
+            tasks: AscendingMap::new(),
             tasks_made: 0,
             task_ids: TaskIds::default(),
             waiting_runs: 0,
-            sets: BTreeMap::new(),
-            groups: BTreeMap::new(),
-            letters: BTreeMap::new(),
+            sets: AscendingMap::new(),
+            groups: AscendingMap::new(),
+            letters: AscendingMap::new(),
             halted: BTreeSet::new(),
             keys_drawn: 0,
             timers: BTreeMap::new(),

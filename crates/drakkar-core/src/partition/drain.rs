@@ -218,10 +218,11 @@ impl Partition {
     pub(super) fn finish_drain(&mut self) {
         match self.drain {
             Drain::Active { frontier, cause, commit_failed } => {
-                let mut up_to_it =
-                    self.messages.iter().take_while(|&(&offset, _)| Some(offset) <= frontier);
-                let unfinished =
-                    up_to_it.any(|(&offset, message)| !self.is_halted(offset, message));
+                let unfinished = self
+                    .messages
+                    .iter()
+                    .take_while(|&(&offset, _)| Some(offset) <= frontier)
+                    .any(|(&offset, message)| !self.is_halted(offset, message));
                 let waits = unfinished || self.waiting_runs > 0;
                 if waits && !cfg!(drakkar_fault = "drain_waits_for_nothing") {
                     return;

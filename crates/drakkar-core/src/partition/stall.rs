@@ -116,7 +116,7 @@ impl Partition {
     fn kill_tasks_of(&mut self, offset: Offset) -> bool {
         let holder = self.holder_of(offset);
         let mut runs = Vec::new();
-        for (&key, task) in &mut self.tasks {
+        for (&key, task) in self.tasks.iter_mut() {
             if task.phase == TaskPhase::Running && task.offsets.contains(&holder) {
                 task.phase = TaskPhase::Stalled;
                 runs.push(RunId::new(key));
