@@ -5,10 +5,7 @@ use super::message::{Fate, MessagePhase, MessageState};
 use super::output::Owner;
 use super::{HookFailure, Partition};
 use crate::erased::AnyCompletedWindow;
-use drakkar_api::{
-    Event, Flow, Instant, Offset, SourceError, SourceErrorKind, Task, TaskOutput, WindowId,
-};
-use drakkar_api::{Outputs, Priority};
+use drakkar_api::{Event, Flow, Instant, Offset, Outputs, Priority, Task, TaskOutput, WindowId};
 use std::sync::Arc;
 
 /// The state of one window.
@@ -78,18 +75,11 @@ impl Partition {
             let bytes = source.size_bytes();
             self.queued_bytes -= bytes;
             let offset = source.offset;
-            match self.watermark.register(offset) {
-                Ok(token) => {
-                    self.held_bytes += bytes;
-                    self.busy_messages += 1;
-                    self.messages.insert(offset, MessageState::new(source, token, id, self.now));
-                    offsets.push(offset);
-                }
-                Err(repeat) => {
-                    let error = SourceError::new(SourceErrorKind::Other, repeat.to_string());
-                    self.observer.observe(&Event::SourceTrouble { error: &error });
-                }
-            }
+            let token = self.watermark.register(offset).expect("a repeat is refused on arrival");
+            self.held_bytes += bytes;
+            self.busy_messages += 1;
+            self.messages.insert(offset, MessageState::new(source, token, id, self.now));
+            offsets.push(offset);
         }
         if offsets.is_empty() {
             return;
