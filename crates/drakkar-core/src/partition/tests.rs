@@ -1,6 +1,9 @@
 //! The state machine against a world that answers at random, with a ledger that knows what must
 //! have happened before an offset may be finished.
 
+mod accounting;
+mod assignments;
+
 use super::*;
 use crate::erased::{AnyMessage, DynHandler};
 use bytes::Bytes;
