@@ -35,6 +35,9 @@ const SINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the source may take to leave, once everything is drained.
 const SOURCE_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How much later than a partition itself its hooks are blamed.
+const HOOK_WATCH_MARGIN: Duration = Duration::from_secs(2);
+
 /// How long hooks of the whole worker, such as `on_revoke`, may take once everything is drained.
 const WORKER_HOOKS_GRACE: Duration = Duration::from_secs(5);
 
@@ -385,6 +388,16 @@ impl EngineStatus {
     pub fn since_polled(&self) -> Option<Duration> {
         let polled = *self.polled.lock().unwrap_or_else(PoisonError::into_inner);
         polled.map(|polled| self.shared.clock.now() - polled)
+    }
+
+    /// Looks at the hooks of all partitions, and tells of those that block their thread, as a stall of
+    /// their partition that names hook, window and offset: when one has computed for somewhat longer than
+    /// [`stall_after`](EngineConfig::stall_after) and its partition did not say so by itself.
+    ///
+    /// To be called every second or so by a thread outside of the runtime, whose threads may all be
+    /// blocked. The facade does. Observers are called on that thread.
+    pub fn watch_hooks(&self) {
+        self.shared.look_at_hooks(self.shared.config.stall_after.saturating_add(HOOK_WATCH_MARGIN));
     }
 
     /// Returns whether the engine is draining for good.

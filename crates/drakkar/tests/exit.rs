@@ -25,7 +25,8 @@ fn main() -> ExitCode {
             a_start_that_fails_ends_the_process_though_a_thread_is_blocked();
             a_second_signal_is_heard_though_a_hook_blocks_the_runtime();
             a_signal_after_the_end_of_the_worker_ends_the_process();
-            say("3 checks passed");
+            a_hook_that_blocks_the_runtime_is_named_in_the_log();
+            say("4 checks passed");
         }
     }
     ExitCode::SUCCESS
@@ -42,12 +43,13 @@ impl Handler for Blocking {
     type Input = RawInput;
 
     async fn arrange(&self, _window: &Window<RawInput>, _cx: &Context) -> Result<Vec<Task>> {
-        Ok(Vec::new())
+        for_ever()
     }
 
     async fn on_ready(&self, _cx: &Context) -> Result<()> {
         say("ready");
         match self.0.as_str() {
+            "blocks-the-runtime-later" => Ok(()),
             "blocks-a-thread-and-fails" => {
                 drop(tokio::task::spawn_blocking(for_ever));
                 Err("no".into())
@@ -82,10 +84,11 @@ fn app() -> App<Blocking> {
     let mut next = || arguments.next().expect("the parent gives it");
     let (what, brokers, folder) = (next(), next(), next());
     let text = format!(
-        "kafka: {{brokers: '{brokers}', source_topic: jobs, startup_align_enabled: false}}\n\
+        "kafka: {{brokers: '{brokers}', source_topic: jobs, startup_align_enabled: false, \
+         stall_after_seconds: 1}}\n\
          sinks: {{filesystem: {{out: {{base_path: '{folder}'}}}}}}\n\
          metrics: {{enabled: false}}\n\
-         logging: {{level: 'OFF'}}"
+         logging: {{level: ERROR, output: '{folder}/log'}}"
     );
     App::new(Blocking(what)).config(Config::from_yaml_str(&text, []).expect("valid"))
 }
@@ -94,8 +97,8 @@ fn app() -> App<Blocking> {
 struct World {
     child: Child,
     output: BufReader<std::process::ChildStdout>,
-    _cluster: MockKafka,
-    _folder: tempfile::TempDir,
+    cluster: MockKafka,
+    folder: tempfile::TempDir,
 }
 
 impl World {
@@ -112,7 +115,7 @@ impl World {
             .spawn()
             .expect("it starts");
         let output = BufReader::new(child.stdout.take().expect("piped"));
-        Self { child, output, _cluster: cluster, _folder: folder }
+        Self { child, output, cluster, folder }
     }
 
     fn hear(&mut self, wanted: &str) {
@@ -175,4 +178,25 @@ fn a_signal_after_the_end_of_the_worker_ends_the_process() {
     world.signal(Signal::TERM);
     let (status, _) = world.end();
     assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
+}
+
+fn a_hook_that_blocks_the_runtime_is_named_in_the_log() {
+    let mut world = World::start("worker", "blocks-the-runtime-later");
+    world.hear("ready");
+    // Any value will do; this one has a header besides.
+    world.cluster.produce_with_header_name("jobs", b"name").expect("delivered");
+    let log = world.folder.path().join("log");
+    let expect = "arrange (or decode, message_label or task_priority for it) of window 1 blocks \
+                  its thread since";
+    let began = Instant::now();
+    loop {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        if text.contains("partition_processor_error") && text.contains(expect) {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "it is not named: {text}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    world.child.kill().expect("it runs");
+    world.end();
 }
