@@ -25,10 +25,6 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long one sink may take to connect. The sinks of this project have shorter deadlines of their
-/// own and better reasons; this is for a sink of the user's.
-const SINK_CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
-
 /// How long one sink may take to close.
 const SINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -146,7 +142,9 @@ impl Engine {
             config,
         } = parts;
         check_sinks(&sinks)?;
-        let connecting = connect_all(&sinks, &dead_letters, observer.as_ref(), &mut shutdown);
+        let limit = config.sink_connect_timeout;
+        let connecting =
+            connect_all(&sinks, &dead_letters, observer.as_ref(), limit, &mut shutdown);
         if connecting.await?.is_none() {
             return Ok(None);
         }
@@ -445,13 +443,14 @@ async fn connect_all(
     sinks: &[AnySink],
     dead_letters: &AnySink,
     observer: &dyn Observer,
+    limit: Duration,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Option<()>, EngineError> {
     let connected = Mutex::new(Vec::new());
     let connect = async |sink: &AnySink| {
-        let answer = tokio::time::timeout(SINK_CONNECT_TIMEOUT, sink.connect()).await;
+        let answer = tokio::time::timeout(limit, sink.connect()).await;
         let answer = answer.unwrap_or_else(|_elapsed| {
-            let text = format!("no answer within {} s", SINK_CONNECT_TIMEOUT.as_secs());
+            let text = format!("no answer within {} s", limit.as_secs());
             Err(SinkError::temporary(SinkErrorKind::Timeout, text))
         });
         answer.map_err(|error| {
