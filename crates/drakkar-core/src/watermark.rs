@@ -262,4 +262,21 @@ mod tests {
         watermark.finish(head);
         assert_eq!(watermark.position(), Some(CommitOffset::new(31)));
     }
+
+    // Promise: WM-1
+    #[test]
+    fn a_million_behind_an_unfinished_offset_cost_no_more_each() {
+        // If a completion looked at what is behind the head, this would not end.
+        let mut watermark = Watermark::new();
+        let mut tokens: Vec<_> = (0..1_000_000)
+            .map(|offset| watermark.register(Offset::new(offset)).expect("ascending"))
+            .collect();
+        let head = tokens.remove(0);
+        for token in tokens {
+            watermark.finish(token);
+        }
+        assert_eq!((watermark.position(), watermark.ahead()), (None, 1_000_000));
+        watermark.finish(head);
+        assert_eq!(watermark.position(), Some(CommitOffset::new(1_000_000)));
+    }
 }
