@@ -427,6 +427,40 @@ mod tests {
         assert_eq!(payload.size_bytes(), 8);
     }
 
+    /// The original wrote `{}` for payloads whose type it did not look into.
+    #[test]
+    fn every_kind_of_payload_gives_all_of_its_content() {
+        let content =
+            || json!({"a": 1, "b": ["x", null], "c": {"d": 12_345_678_901_234_567_890_u64}});
+        let fields = || content().as_object().cloned().expect("an object");
+        let bytes = || Bytes::from_static(b"\xff{}");
+        let check = |payload: Payload, expect: &[u8], target: Value| {
+            assert_eq!(payload.to_bytes().as_deref(), Some(expect), "{payload:?}");
+            assert_eq!(payload.target(), target);
+            assert!(payload.size_bytes() >= expect.len() / 2, "{payload:?}");
+        };
+        let json = content().to_string();
+        let row =
+            PostgresRow { table: "t".to_owned(), columns: fields(), ..PostgresRow::default() };
+        check(row.into(), json.as_bytes(), json!({"table": "t"}));
+        let (collection, document) = ("c".to_owned(), fields());
+        let document = MongoDocument { collection, document, ..MongoDocument::default() };
+        check(document.into(), json.as_bytes(), json!({"collection": "c"}));
+        let redis = |ttl_seconds| {
+            let (key, value) = ("k".to_owned(), bytes());
+            RedisValue { key, value, ttl_seconds, ..RedisValue::default() }
+        };
+        check(redis(None).into(), &bytes(), json!({"key": "k"}));
+        check(redis(Some(9)).into(), &bytes(), json!({"key": "k", "ttl_seconds": 9}));
+        let request = HttpRequest { body: bytes(), ..HttpRequest::default() };
+        check(request.into(), &bytes(), json!({}));
+        check(FileLine::bytes("p", bytes()).into(), &bytes(), json!({"path": "p"}));
+        check(KafkaRecord::bytes(bytes()).into(), &bytes(), json!({}));
+        let (kind, sink, value) = ("own".into(), None, bytes());
+        let custom = CustomPayload { kind, sink, value, attributes: fields() };
+        check(custom.into(), &bytes(), json!({"attributes": content()}));
+    }
+
     #[test]
     fn a_target_says_all_that_the_bytes_do_not() {
         let check = |payload: Payload, expect: Value| assert_eq!(payload.target(), expect);

@@ -359,6 +359,9 @@ pub struct EngineConfig {
     /// How long a window may be arranged before it and what waits behind it are left out of the
     /// load.
     pub arrange_patience: Duration,
+    /// How long one sink may take to connect. Sinks have shorter deadlines of their own and better
+    /// reasons; this is for one that has none.
+    pub sink_connect_timeout: Duration,
     /// How often a payload is sent again by itself.
     pub delivery_retries_max: u32,
     /// The waits between those.
@@ -379,6 +382,9 @@ impl Default for EngineConfig {
             .expect("the defaults do not contradict each other")
     }
 }
+
+/// See [`EngineConfig::sink_connect_timeout`].
+const SINK_CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl EngineConfig {
     /// Checks settings against each other. `slots` is `executor.max_executors`, `poll_records` is
@@ -440,6 +446,7 @@ impl EngineConfig {
             buffer_messages,
             buffer_bytes: kafka.buffer_bytes,
             commit: CommitPolicy::default(),
+            sink_connect_timeout: SINK_CONNECT_TIMEOUT,
             arrange_retries_max: 3,
             arrange_backoff: Backoff {
                 initial: Duration::from_millis(100),

@@ -4,9 +4,9 @@ use crate::backpressure::Load;
 use crate::courier::Courier;
 use crate::delivery::{LaneHandle, LaneItem, LaneMail, LetterSource, write_letter};
 use crate::erased::panic_text;
+use crate::hook_watch::HookWatch;
 use crate::hooks::{HookRun, run_arrange};
 use crate::inbox::Inbox;
-use crate::pace::Pace;
 use crate::partition::{
     DrainCause, Effect, HookCall, Input, ItemKey, Letter, LetterContent, Outgoing, Partition,
 };
@@ -80,13 +80,13 @@ pub(crate) fn spawn_partition(shared: &Arc<Shared>, id: PartitionId, epoch: Epoc
             courier: Arc::clone(&shared.courier),
         }),
         shared: Arc::clone(shared),
-        id,
+        id: id.clone(),
         epoch,
         machine,
         inbox,
         mail: VecDeque::new(),
         hooks: JoinSet::new(),
-        pace: Arc::default(),
+        watch: shared.watch_hooks_of(id, epoch),
         hook_calls: Vec::new(),
         outgoing: shared.lanes.iter().map(|_| Vec::new()).collect(),
         load: Load::default(),
@@ -108,7 +108,7 @@ struct Driver {
     listener: Arc<dyn RunListener>,
     /// Hooks that wait or take long.
     hooks: JoinSet<()>,
-    pace: Arc<Pace>,
+    watch: Arc<HookWatch>,
     /// Hook calls of this turn.
     hook_calls: Vec<HookCall>,
     /// Payloads of this turn, by lane.
@@ -275,7 +275,11 @@ impl Driver {
             && self.drain.is_none()
             && self.shared.partitions.some_leave();
         self.machine.set_windows(if others_drain { Flow::Closed } else { self.shared.windows() });
+        if self.watch.hand_over() {
+            self.machine.take_over_stall();
+        }
         let effects = self.machine.handle(input, now);
+        self.watch.set_reported(self.machine.is_stalled());
         let end = self.perform(effects);
         let load = self.machine.load();
         self.shared.change_load(std::mem::replace(&mut self.load, load), load);
@@ -289,9 +293,9 @@ impl Driver {
                 Effect::Request(credit) => self.shared.source.request(self.epoch, credit),
                 Effect::Arrange(call) => {
                     let shared = Arc::clone(&self.shared);
-                    let (id, inbox) = (self.id.clone(), Arc::clone(&self.inbox));
+                    let (watch, inbox) = (Arc::clone(&self.watch), Arc::clone(&self.inbox));
                     self.spawn(async move {
-                        inbox.push(Mail::Input(run_arrange(shared, id, call).await));
+                        inbox.push(Mail::Input(run_arrange(shared, watch, call).await));
                     });
                 }
                 Effect::Submit(run) => self.shared.executor.submit(Run {
@@ -408,11 +412,11 @@ impl Driver {
     /// runtime only if it waits for something; else it gets a task at once, to run on any core.
     fn call_hook(&mut self, call: HookCall, now: Instant) -> Option<End> {
         let mut hook = HookRun::new(&self.shared, &self.id, call);
-        if self.pace.is_quick(now) {
+        if self.watch.pace.is_quick(now) {
             let mut unheard = std::task::Context::from_waker(Waker::noop());
-            let tried = hook.poll(&self.shared, &self.id, &self.pace, &mut unheard);
+            let tried = hook.poll(&self.shared, &self.id, &self.watch, &mut unheard);
             if let Poll::Ready(answer) = tried {
-                if self.pace.is_quick(now) {
+                if self.watch.pace.is_quick(now) {
                     return self.handle(Input::HookAnswered(answer), now);
                 }
                 // It took long, so the answer takes the way of slow ones. What came meanwhile goes
@@ -424,9 +428,10 @@ impl Driver {
         }
         // The task polls it anew, and so it is the task that is woken.
         let shared = Arc::clone(&self.shared);
-        let (id, pace, inbox) = (self.id.clone(), Arc::clone(&self.pace), Arc::clone(&self.inbox));
+        let (id, watch, inbox) =
+            (self.id.clone(), Arc::clone(&self.watch), Arc::clone(&self.inbox));
         self.spawn(async move {
-            let answer = poll_fn(|cx| hook.poll(&shared, &id, &pace, cx)).await;
+            let answer = poll_fn(|cx| hook.poll(&shared, &id, &watch, cx)).await;
             inbox.push(Mail::Input(Input::HookAnswered(answer)));
         });
         None

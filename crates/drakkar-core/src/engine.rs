@@ -25,15 +25,14 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long one sink may take to connect. The sinks of this project have shorter deadlines of their
-/// own and better reasons; this is for a sink of the user's.
-const SINK_CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
-
 /// How long one sink may take to close.
 const SINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the source may take to leave, once everything is drained.
 const SOURCE_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much later than a partition itself its hooks are blamed.
+const HOOK_WATCH_MARGIN: Duration = Duration::from_secs(2);
 
 /// How long hooks of the whole worker, such as `on_revoke`, may take once everything is drained.
 const WORKER_HOOKS_GRACE: Duration = Duration::from_secs(5);
@@ -143,7 +142,9 @@ impl Engine {
             config,
         } = parts;
         check_sinks(&sinks)?;
-        let connecting = connect_all(&sinks, &dead_letters, observer.as_ref(), &mut shutdown);
+        let limit = config.sink_connect_timeout;
+        let connecting =
+            connect_all(&sinks, &dead_letters, observer.as_ref(), limit, &mut shutdown);
         if connecting.await?.is_none() {
             return Ok(None);
         }
@@ -392,6 +393,16 @@ impl EngineStatus {
         polled.map(|polled| self.shared.clock.now() - polled)
     }
 
+    /// Looks at the hooks of all partitions, and tells of those that block their thread, as a stall of
+    /// their partition that names hook, window and offset: when one has computed for somewhat longer than
+    /// [`stall_after`](EngineConfig::stall_after) and its partition did not say so by itself.
+    ///
+    /// To be called every second or so by a thread outside of the runtime, whose threads may all be
+    /// blocked. The facade does. Observers are called on that thread.
+    pub fn watch_hooks(&self) {
+        self.shared.look_at_hooks(self.shared.config.stall_after.saturating_add(HOOK_WATCH_MARGIN));
+    }
+
     /// Returns whether the engine is draining for good.
     pub fn is_closing(&self) -> bool {
         self.shared.is_closing()
@@ -437,13 +448,14 @@ async fn connect_all(
     sinks: &[AnySink],
     dead_letters: &AnySink,
     observer: &dyn Observer,
+    limit: Duration,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Option<()>, EngineError> {
     let connected = Mutex::new(Vec::new());
     let connect = async |sink: &AnySink| {
-        let answer = tokio::time::timeout(SINK_CONNECT_TIMEOUT, sink.connect()).await;
+        let answer = tokio::time::timeout(limit, sink.connect()).await;
         let answer = answer.unwrap_or_else(|_elapsed| {
-            let text = format!("no answer within {} s", SINK_CONNECT_TIMEOUT.as_secs());
+            let text = format!("no answer within {} s", limit.as_secs());
             Err(SinkError::temporary(SinkErrorKind::Timeout, text))
         });
         answer.map_err(|error| {

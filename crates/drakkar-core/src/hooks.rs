@@ -6,7 +6,7 @@
 
 use crate::config::ParsePolicy;
 use crate::erased::{AnyMessage, guard, panic_text};
-use crate::pace::Pace;
+use crate::hook_watch::{HookWatch, Inside};
 use crate::partition::{ArrangeCall, HookAnswer, HookCall, HookFailure, Input};
 use crate::shared::Shared;
 use drakkar_api::{
@@ -16,8 +16,9 @@ use drakkar_api::{
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use std::any::Any;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
@@ -63,9 +64,20 @@ pub(crate) fn worker_span(hook: Hook, partitions: &[PartitionId]) -> Span {
 /// Decodes what is not decoded, calls `arrange` and asks for priorities.
 pub(crate) async fn run_arrange(
     shared: Arc<Shared>,
-    partition: PartitionId,
+    watch: Arc<HookWatch>,
     call: ArrangeCall,
 ) -> Input {
+    let (hook, window, offset) = (Hook::Arrange, Some(call.window), None);
+    let mut arranging = pin!(arrange(Arc::clone(&shared), watch.partition.clone(), call));
+    poll_fn(|cx| {
+        let since = shared.clock.now();
+        let _inside = watch.enter(Inside { hook, window, offset, since });
+        arranging.as_mut().poll(cx)
+    })
+    .await
+}
+
+async fn arrange(shared: Arc<Shared>, partition: PartitionId, call: ArrangeCall) -> Input {
     let ArrangeCall { window, messages, pending } = call;
     let place = Place { partition: Some(&partition), window: Some(window), ..Place::default() };
     let span = span_of(Hook::Arrange, place);
@@ -161,20 +173,20 @@ impl HookRun {
         }
     }
 
-    /// Lets the hook go on; it is ready once. `pace` learns how long it computed.
+    /// Lets the hook go on; it is ready once. `watch` learns who computes, and for how long.
     pub(crate) fn poll(
         &mut self,
         shared: &Shared,
         partition: &PartitionId,
-        pace: &Pace,
+        watch: &HookWatch,
         cx: &mut TaskContext<'_>,
     ) -> Poll<HookAnswer> {
         match self {
             Self::TaskComplete(task, running) => running
-                .poll(shared, partition, pace, cx)
+                .poll(shared, partition, watch, cx)
                 .map(|result| HookAnswer::TaskComplete { task: *task, result }),
             Self::Error(task, running) => {
-                let action = ready!(running.poll(shared, partition, pace, cx));
+                let action = ready!(running.poll(shared, partition, watch, cx));
                 let result = action.and_then(|action| {
                     let replacements: &[Task] = match &action {
                         ErrorAction::Replace(tasks) => tasks,
@@ -188,13 +200,13 @@ impl HookRun {
                 Poll::Ready(HookAnswer::Error { task: *task, result })
             }
             Self::MessageComplete(offset, running) => running
-                .poll(shared, partition, pace, cx)
+                .poll(shared, partition, watch, cx)
                 .map(|result| HookAnswer::MessageComplete { offset: *offset, result }),
             Self::WindowComplete(window, running) => running
-                .poll(shared, partition, pace, cx)
+                .poll(shared, partition, watch, cx)
                 .map(|result| HookAnswer::WindowComplete { window: *window, result }),
             Self::DeliveryError(group, running) => running
-                .poll(shared, partition, pace, cx)
+                .poll(shared, partition, watch, cx)
                 .map(|result| HookAnswer::DeliveryError { group: *group, result }),
         }
     }
@@ -248,15 +260,18 @@ impl<T> Running<T> {
         &mut self,
         shared: &Shared,
         partition: &PartitionId,
-        pace: &Pace,
+        watch: &HookWatch,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Result<T, HookFailure>> {
         let began = shared.clock.now();
         let started = *self.started.get_or_insert(began);
+        let Subject { window, offset, .. } = self.subject;
+        let inside = watch.enter(Inside { hook: self.hook, window, offset, since: began });
         let future = AssertUnwindSafe(|| self.future.as_mut().poll(cx));
         let polled = self.span.in_scope(|| catch_unwind(future));
+        drop(inside);
         let now = shared.clock.now();
-        pace.note(began, now);
+        watch.pace.note(began, now);
         let outcome = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(answer)) => Ok(answer),

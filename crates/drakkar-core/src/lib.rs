@@ -20,6 +20,7 @@ mod backpressure;
 mod commit;
 mod delivery;
 mod failure;
+mod hook_watch;
 mod hooks;
 mod pace;
 mod periodic;

@@ -39,11 +39,11 @@ use crate::commit::CommitSchedule;
 use crate::config::EngineConfig;
 use crate::delivery::Router;
 use crate::retry::Jitter;
-use crate::watermark::Watermark;
+use crate::watermark::{OutOfOrder, Watermark};
 use drain::Drain;
 use drakkar_api::{
     Credit, Epoch, Event, Flow, Handler, Instant, Observer, Offset, PartitionId, Settlement,
-    SourceErrorKind, SourceMessage, WindowId, WrittenHooks,
+    SourceError, SourceErrorKind, SourceMessage, WindowId, WrittenHooks,
 };
 use message::MessageState;
 use output::{Group, LetterState, Owner};
@@ -69,6 +69,8 @@ pub(crate) struct Partition {
     /// Messages that wait for a window, and their bytes.
     queue: VecDeque<SourceMessage>,
     queued_bytes: usize,
+    /// The newest offset that the source handed over.
+    newest_arrived: Option<Offset>,
     /// What the source may still hand over. Bytes may be negative: one message may exceed them.
     credit_messages: usize,
     credit_bytes: i64,
@@ -164,6 +166,7 @@ impl Partition {
             effects: Vec::new(),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            newest_arrived: None,
             credit_messages: 0,
             credit_bytes: 0,
             watermark: Watermark::new(),
@@ -230,7 +233,9 @@ impl Partition {
             }
             Input::Lost => self.on_lost(),
         }
-        self.advance();
+        if !self.drain.is_over() {
+            self.advance();
+        }
         std::mem::take(&mut self.effects)
     }
 
@@ -326,11 +331,19 @@ impl Partition {
     }
 
     fn on_messages(&mut self, messages: Vec<SourceMessage>) {
-        let count = messages.len();
-        self.credit_messages = self.credit_messages.saturating_sub(count);
+        let mut consumed = 0;
+        self.credit_messages = self.credit_messages.saturating_sub(messages.len());
         for message in messages {
             let bytes = message.size_bytes();
             self.credit_bytes -= i64::try_from(bytes).unwrap_or(i64::MAX);
+            let is_taken_in = cfg!(drakkar_fault = "repeat_taken_in");
+            let newer = self.newest_arrived.filter(|&newest| newest >= message.offset);
+            if let Some(newest) = newer.filter(|_| !is_taken_in) {
+                self.refuse_repeat(OutOfOrder { offset: message.offset, newest });
+                continue;
+            }
+            self.newest_arrived = Some(message.offset);
+            consumed += 1;
             if self.drain.is_active() {
                 self.leave(message.offset, Settlement::GivenBack);
             } else {
@@ -338,7 +351,13 @@ impl Partition {
                 self.queue.push_back(message);
             }
         }
-        self.observer.observe(&Event::Consumed { partition: &self.id, messages: count });
+        self.observer.observe(&Event::Consumed { partition: &self.id, messages: consumed });
+    }
+
+    /// A message that was handed over before has its outcome, or will have it; it gets no other.
+    fn refuse_repeat(&self, repeat: OutOfOrder) {
+        let error = SourceError::new(SourceErrorKind::Other, repeat.to_string());
+        self.observer.observe(&Event::SourceTrouble { error: &error });
     }
 
     fn on_tick(&mut self) {
@@ -352,10 +371,7 @@ impl Partition {
         }
     }
 
-    fn on_committed(
-        &mut self,
-        result: Result<drakkar_api::CommitOffset, drakkar_api::SourceError>,
-    ) {
+    fn on_committed(&mut self, result: Result<drakkar_api::CommitOffset, SourceError>) {
         match result {
             Ok(offset) => {
                 self.note_commit(None);

@@ -2,11 +2,12 @@
 //! parts that the engine was made of.
 
 use crate::backpressure::{FlowGate, Load, LoadGauge, SharedGate};
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, StallResponse};
 use crate::courier::Courier;
 use crate::delivery::{LaneHandle, Router};
 use crate::driver::Mail;
 use crate::erased::DynHandler;
+use crate::hook_watch::{HookWatch, News};
 use crate::inbox::Inbox;
 use crate::partition::{HookPresence, Input};
 use drakkar_api::{
@@ -107,6 +108,10 @@ impl Partitions {
         self.lock().values().any(|entry| entry.leaves)
     }
 
+    pub(crate) fn is_assigned(&self, epoch: Epoch) -> bool {
+        self.lock().contains_key(&epoch)
+    }
+
     pub(crate) fn epochs(&self) -> Vec<Epoch> {
         self.lock().keys().copied().collect()
     }
@@ -159,6 +164,8 @@ pub(crate) struct Shared {
     /// The flow that source and observer were told of.
     told: Mutex<Flow>,
     hooks: Mutex<HookPresence>,
+    /// Who computes in hooks, for each assignment whose hooks may still run.
+    watches: Mutex<Vec<Arc<HookWatch>>>,
     /// The running hooks of the whole worker.
     worker_hooks: Mutex<JoinSet<()>>,
     closing: AtomicBool,
@@ -209,6 +216,7 @@ impl Shared {
             gate: SharedGate::new(gate),
             told: Mutex::new(Flow::Open),
             hooks: Mutex::new(parts.hooks),
+            watches: Mutex::default(),
             worker_hooks: Mutex::default(),
             closing: AtomicBool::new(false),
             stop: Mutex::new(Some(parts.stop)),
@@ -295,6 +303,44 @@ impl Shared {
 
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
+    }
+
+    /// Begins to watch the hooks of an assignment.
+    pub(crate) fn watch_hooks_of(&self, id: PartitionId, epoch: Epoch) -> Arc<HookWatch> {
+        let watch = Arc::new(HookWatch::new(id, epoch));
+        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of which no hook can run any more are held by this list only.
+        watches.retain(|watch| Arc::strong_count(watch) > 1);
+        watches.push(Arc::clone(&watch));
+        watch
+    }
+
+    /// Tells of hooks that have blocked their thread for `limit`, and of those that go on.
+    pub(crate) fn look_at_hooks(&self, limit: Duration) {
+        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let now = self.clock.now();
+        for watch in watches {
+            let Some(news) = watch.look(now, limit) else { continue };
+            let partition = &watch.partition;
+            // An assignment that is over has no state to change; its hook still holds a thread.
+            let is_assigned = self.partitions.is_assigned(watch.epoch);
+            match news {
+                News::Blocked(inside, lasted) => {
+                    let reason = &inside.reason(lasted);
+                    let keeps_ready = self.config.stall_response == StallResponse::Warn;
+                    if is_assigned {
+                        let failed = Event::PartitionFailed { partition, reason, keeps_ready };
+                        self.observer.observe(&failed);
+                    } else {
+                        tracing::error!(category = "handler", %partition, reason, "hook_blocked");
+                    }
+                }
+                News::WentOn if is_assigned => {
+                    self.observer.observe(&Event::PartitionRecovered { partition });
+                }
+                News::WentOn => {}
+            }
+        }
     }
 
     /// Calls a hook of the whole worker beside everything else.

@@ -135,18 +135,43 @@ mod tests {
             let below = self.finished.iter().take_while(|(_, finished)| **finished);
             below.last().map(|(offset, _)| offset.next())
         }
+
+        fn unfinished(&self) -> Vec<Offset> {
+            let open = self.finished.iter().filter(|(_, finished)| !**finished);
+            open.map(|(offset, _)| *offset).collect()
+        }
+
+        /// From the oldest unfinished offset on.
+        fn ahead(&self) -> usize {
+            self.finished.values().skip_while(|finished| **finished).count()
+        }
     }
 
     #[derive(Clone, Debug)]
     enum Step {
-        Register { gap: i64 },
-        Finish { which: usize },
+        Register {
+            gap: i64,
+        },
+        /// The source delivers once more what it delivered before.
+        Repeat {
+            back: i64,
+        },
+        Finish {
+            which: usize,
+        },
+        /// The partition leaves, and comes back at what is committed: all that is below the position, or
+        /// less.
+        Reassign {
+            uncommitted: i64,
+        },
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
-            (0_i64..5).prop_map(|gap| Step::Register { gap }),
-            any::<usize>().prop_map(|which| Step::Finish { which }),
+            20 => (0_i64..5).prop_map(|gap| Step::Register { gap }),
+            2 => (0_i64..10).prop_map(|back| Step::Repeat { back }),
+            20 => (0_usize..64).prop_map(|which| Step::Finish { which }),
+            1 => (0_i64..10).prop_map(|uncommitted| Step::Reassign { uncommitted }),
         ];
         prop::collection::vec(step, 0..300)
     }
@@ -168,17 +193,36 @@ mod tests {
                         tokens.push((offset, watermark.register(offset).expect("ascending")));
                         model.finished.insert(offset, false);
                     }
+                    Step::Repeat { back } => {
+                        if let Some(newest) = model.finished.keys().next_back().copied() {
+                            let offset = Offset::new(newest.get() - back);
+                            let refusal = Err(OutOfOrder { offset, newest });
+                            prop_assert_eq!(watermark.register(offset), refusal);
+                        }
+                    }
                     Step::Finish { which } if !tokens.is_empty() => {
                         let (offset, token) = tokens.swap_remove(which % tokens.len());
                         watermark.finish(token);
                         model.finished.insert(offset, true);
                     }
                     Step::Finish { .. } => {}
+                    Step::Reassign { uncommitted } => {
+                        next = watermark.position().map_or(0, CommitOffset::get);
+                        next = (next - uncommitted).max(0);
+                        watermark = Watermark::new();
+                        model = Model::default();
+                        // They die with their assignment.
+                        tokens.clear();
+                        before = None;
+                    }
                 }
                 prop_assert_eq!(watermark.position(), model.position());
                 prop_assert!(watermark.position() >= before, "it went back");
-                prop_assert_eq!(watermark.unfinished(), tokens.len());
                 before = watermark.position();
+                let unfinished = model.unfinished();
+                prop_assert_eq!(watermark.blocking(), unfinished.first().copied());
+                prop_assert_eq!(watermark.unfinished(), unfinished.len());
+                prop_assert_eq!(watermark.ahead(), model.ahead());
             }
             for (_, token) in tokens {
                 watermark.finish(token);
@@ -217,5 +261,22 @@ mod tests {
         assert_eq!(watermark.blocking(), Some(Offset::new(10)));
         watermark.finish(head);
         assert_eq!(watermark.position(), Some(CommitOffset::new(31)));
+    }
+
+    // Promise: WM-1
+    #[test]
+    fn a_million_behind_an_unfinished_offset_cost_no_more_each() {
+        // If a completion looked at what is behind the head, this would not end.
+        let mut watermark = Watermark::new();
+        let mut tokens: Vec<_> = (0..1_000_000)
+            .map(|offset| watermark.register(Offset::new(offset)).expect("ascending"))
+            .collect();
+        let head = tokens.remove(0);
+        for token in tokens {
+            watermark.finish(token);
+        }
+        assert_eq!((watermark.position(), watermark.ahead()), (None, 1_000_000));
+        watermark.finish(head);
+        assert_eq!(watermark.position(), Some(CommitOffset::new(1_000_000)));
     }
 }

@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(10);
+/// How long connecting may take, unless something else is said.
+const CONNECT: Duration = Duration::from_secs(30);
 /// How long after its deadline a connect may come back.
 const CLIENT_STUCK: Duration = Duration::from_secs(2);
 /// How long to wait before a full queue is tried again.
@@ -29,6 +29,7 @@ const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 pub struct KafkaSink {
     id: SinkId,
     connector: Connector,
+    connect_timeout: Duration,
     state: Mutex<State>,
     /// Held while connecting, so that one call at a time makes a new producer.
     connecting: tokio::sync::Mutex<()>,
@@ -48,7 +49,19 @@ impl KafkaSink {
     /// as far as the sink's promises permit.
     pub fn new(id: SinkId, config: KafkaSinkConfig, base: ClientConfig) -> Self {
         let connector = Connector { sink: id.to_string(), config, base };
-        Self { id, connector, state: Mutex::default(), connecting: tokio::sync::Mutex::default() }
+        Self {
+            id,
+            connector,
+            connect_timeout: CONNECT,
+            state: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Sets how long [`connect`](Sink::connect) waits for a broker to answer; 30 s unless set.
+    #[must_use]
+    pub fn with_connect_timeout(self, timeout: Duration) -> Self {
+        Self { connect_timeout: timeout, ..self }
     }
 
     /// Returns the topic.
@@ -171,7 +184,7 @@ impl Sink for KafkaSink {
 
     async fn connect(&self) -> Result<(), SinkError> {
         let _turn = self.connecting.lock().await;
-        self.replace_connection(Instant::now() + CONNECT.min(self.config().answer_after())).await
+        self.replace_connection(Instant::now() + self.connect_timeout).await
     }
 
     async fn deliver(&self, batch: Batch<'_, KafkaRecord>) -> Vec<Verdict> {

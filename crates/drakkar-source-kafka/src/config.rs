@@ -107,7 +107,8 @@ pub const FIELDS: &[Field] = &[
         kind: Kind::Int { min: 1, max: 3600 },
         default: Some("30"),
         about: "How long the start waits for a broker to answer and for the topic to exist, in \
-                seconds; then the worker ends with an error.",
+                seconds; then the worker ends with an error. Sinks in Kafka and the dead letters \
+                wait as long for their brokers, but not for a topic that is missing.",
     },
     Field {
         name: "queued_max_kbytes",

@@ -99,6 +99,7 @@ enum Told {
     Revoked(Vec<Epoch>, Reply<()>),
     Lost(Vec<Epoch>),
     Committed(Epoch, Result<CommitOffset, SourceError>),
+    Messages(Epoch, Vec<SourceMessage>),
     Trouble(SourceError),
     Ended(Result<(), SourceError>),
 }
@@ -196,6 +197,24 @@ impl ScriptedSource {
         state.ended = true;
         drop(state);
         self.shared.changed.notify_one();
+    }
+
+    /// Hands over once more the last message of a partition, as no source should, as far as credit and
+    /// flow permit. Answers whether it does.
+    pub fn repeat(&self, partition: &PartitionId) -> bool {
+        let mut broker = self.shared.broker.lock();
+        let mut state = lock(&self.shared.state);
+        let is_open = state.flow == Flow::Open;
+        let mut current = state
+            .assignments
+            .iter_mut()
+            .filter(|(_, assigned)| is_open && !assigned.ended && assigned.partition == *partition);
+        let Some((&epoch, assigned)) = current.next() else { return false };
+        let Some(message) = assigned.take_again(&mut broker) else { return false };
+        state.outbox.push_back(Told::Messages(epoch, vec![message]));
+        drop((broker, state));
+        self.shared.changed.notify_one();
+        true
     }
 
     /// Tells of something that the source recovers from.
@@ -505,6 +524,7 @@ impl Shared {
             Told::Revoked(epochs, drained) => events.revoked(epochs, drained),
             Told::Lost(epochs) => events.lost(epochs),
             Told::Committed(epoch, result) => events.committed(epoch, result),
+            Told::Messages(epoch, messages) => events.messages(epoch, messages),
             Told::Trouble(error) => events.trouble(error),
             Told::Ended(result) => {
                 lock(&self.state).ended = true;
@@ -545,6 +565,19 @@ impl Assigned {
             self.unsettled.insert(message.offset);
         }
         messages
+    }
+
+    /// Takes the last message that was handed over once more, and credit for it.
+    fn take_again(&mut self, broker: &mut crate::broker::State) -> Option<SourceMessage> {
+        let last = self.commit_bound()?;
+        let at = CommitOffset::new(last.get() - 1);
+        let bytes = usize::try_from(self.credit.bytes).unwrap_or(0);
+        let count = self.credit.messages.min(1);
+        let message = broker.read(&self.partition, at, count, bytes).pop()?;
+        self.credit.messages -= 1;
+        let bytes = i64::try_from(message.size_bytes()).unwrap_or(i64::MAX);
+        self.credit.bytes = self.credit.bytes.saturating_sub(bytes);
+        Some(message)
     }
 
     /// The largest position that may be committed: after the last message that was handed over.

@@ -14,6 +14,7 @@ use crate::signals::{self, Signals};
 use crate::telemetry::{
     Exposition, Gauges, Identity, LogObserver, MetricsObserver, install_recorder, keep_up,
 };
+use crate::watchdog::Watchdog;
 use drakkar_api::{
     Clients, Clock, Context, ContextScope, Executor, Handler, HookResult, Observer, Sink, WorkerId,
     WorkerInfo,
@@ -379,8 +380,13 @@ impl<H: Handler> App<H> {
             shutdown.await;
             periodic.abort_all();
         };
+        let watchdog = Watchdog::start(engine.status());
+        if let Err(error) = &watchdog {
+            tracing::warn!(category = "lifecycle", %error, "watchdog_not_started");
+        }
         let aligned = align::wait(config, clock.as_ref());
         let result = engine.run(aligned, shutdown).await;
+        drop(watchdog);
         for sink in &connected {
             health.set_sink(sink, false);
         }

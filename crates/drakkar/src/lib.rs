@@ -78,6 +78,7 @@ mod parts;
 mod server;
 mod signals;
 mod telemetry;
+mod watchdog;
 
 #[cfg(test)]
 mod pages;

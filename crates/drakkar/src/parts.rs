@@ -15,6 +15,9 @@ use serde_json::{Map, Value};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
+/// How much longer than a sink in Kafka the engine waits for one.
+const CONNECT_MARGIN: Duration = Duration::from_secs(30);
+
 /// Everything that the configuration makes. Nothing is connected or started.
 pub(crate) struct Parts {
     pub(crate) engine: EngineConfig,
@@ -60,7 +63,12 @@ impl Parts {
             let (executor, kafka, retry) = (executor?, core_kafka?, retry?);
             Some(EngineConfig::new(executor, kafka, retry, on_send_failure, slots, records))
         })();
+        // Without a valid time there is a problem, and nothing is connected.
+        let connect_timeout = source.as_ref().map_or(0, |source| source.connect_timeout_seconds);
+        let connect_timeout = Duration::from_secs(connect_timeout.into());
         let engine = engine.and_then(|engine| note(found, engine)).map(|mut engine| {
+            let limit = connect_timeout + CONNECT_MARGIN;
+            engine.sink_connect_timeout = engine.sink_connect_timeout.max(limit);
             // Workers that wait for the same broker must not come back in step.
             engine.seed = RandomState::new().build_hasher().finish();
             engine
@@ -68,11 +76,11 @@ impl Parts {
         let pool = pool.and_then(|pool| note(found, pool.validate()));
         let source = source.and_then(|source| note(found, source.validate("kafka", drain_timeout)));
         let client = client.and_then(|client| note(found, client.validate("kafka")));
-        let sinks = note(found, sinks(config, worker));
+        let sinks = note(found, sinks(config, worker, connect_timeout));
         // Their topic may be made of the source's name.
         let dead_letters = match is_blamed(found, "kafka.source_topic") {
             true => None,
-            false => note(found, dead_letters(config, worker)),
+            false => note(found, dead_letters(config, worker, connect_timeout)),
         };
         problems.into_result(())?;
         let parts = (|| {
@@ -116,9 +124,14 @@ fn own<T: DeserializeOwned>(
 }
 
 /// Makes the sinks of the configuration.
-fn sinks(config: &Config, worker: &WorkerId) -> Result<Vec<AnySink>, Problems> {
+fn sinks(
+    config: &Config,
+    worker: &WorkerId,
+    connect_timeout: Duration,
+) -> Result<Vec<AnySink>, Problems> {
     let mut problems = Problems::new();
-    let made = config.sinks().filter_map(|(kind, name)| sink(config, kind, name, worker));
+    let made =
+        config.sinks().filter_map(|(kind, name)| sink(config, kind, name, worker, connect_timeout));
     let made: Vec<_> = made.filter_map(|sink| note(&mut problems, sink)).collect();
     problems.into_result(made)
 }
@@ -133,10 +146,11 @@ fn sink(
     kind: &str,
     name: &str,
     worker: &WorkerId,
+    connect_timeout: Duration,
 ) -> Option<Result<AnySink, Problems>> {
     match kind {
         #[cfg(feature = "sink-kafka")]
-        "kafka" => Some(kafka_sink(config, name, worker)),
+        "kafka" => Some(kafka_sink(config, name, worker, connect_timeout)),
         #[cfg(feature = "sink-file")]
         "filesystem" => Some(file_sink(config, name)),
         _ => None,
@@ -144,7 +158,12 @@ fn sink(
 }
 
 #[cfg(feature = "sink-kafka")]
-fn kafka_sink(config: &Config, name: &str, worker: &WorkerId) -> Result<AnySink, Problems> {
+fn kafka_sink(
+    config: &Config,
+    name: &str,
+    worker: &WorkerId,
+    connect_timeout: Duration,
+) -> Result<AnySink, Problems> {
     let path = format!("sinks.kafka.{name}");
     let client = client(config, &path);
     // The client's settings are made apart, because they may be those of the section `kafka`.
@@ -154,7 +173,8 @@ fn kafka_sink(config: &Config, name: &str, worker: &WorkerId) -> Result<AnySink,
     let section: KafkaSinkSection = part(config.as_read(&path), &own, &path)?;
     let (client, section) = both(client, section.validate(&path))?;
     let base = client.producer_config(worker.as_str(), section.producer_options());
-    Ok(AnySink::new(KafkaSink::new(SinkId::new(SinkKind::Kafka, name), section, base)))
+    let sink = KafkaSink::new(SinkId::new(SinkKind::Kafka, name), section, base);
+    Ok(AnySink::new(sink.with_connect_timeout(connect_timeout)))
 }
 
 #[cfg(feature = "sink-file")]
@@ -167,13 +187,18 @@ fn file_sink(config: &Config, name: &str) -> Result<AnySink, Problems> {
     Ok(AnySink::new(FileSink::new(id, section.validate(&path)?)))
 }
 
-fn dead_letters(config: &Config, worker: &WorkerId) -> Result<AnySink, Problems> {
+fn dead_letters(
+    config: &Config,
+    worker: &WorkerId,
+    connect_timeout: Duration,
+) -> Result<AnySink, Problems> {
     let section = KafkaSinkSection::dead_letters(config.dlq().topic);
     let (client, section) = both(client(config, "dlq"), section.validate("dlq"))?;
     let base = client.producer_config(worker.as_str(), section.producer_options());
     // Not a sink of the configuration: its type tells it apart in the log and in the metrics.
     let id = SinkId::new(SinkKind::Custom("dead_letters".into()), section.topic());
-    Ok(AnySink::new(KafkaSink::new(id, section, base)))
+    let sink = KafkaSink::new(id, section, base);
+    Ok(AnySink::new(sink.with_connect_timeout(connect_timeout)))
 }
 
 /// Makes the client settings of a destination in Kafka.

@@ -273,6 +273,23 @@ async fn a_busy_port_is_a_failed_start() {
 }
 
 #[cfg(feature = "sink-kafka")]
+// The sinks had ten seconds, whatever was set.
+#[tokio::test]
+async fn brokers_that_are_away_are_waited_for_as_long_as_the_settings_say() {
+    let brokers = free_port();
+    let text = format!(
+        "kafka: {{brokers: '{brokers}', source_topic: jobs, connect_timeout_seconds: 1}}\n\
+         metrics: {{enabled: false}}"
+    );
+    let app = App::new(Echo).config(Config::from_yaml_str(&text, []).expect("valid"));
+    let began = std::time::Instant::now();
+    // By default it takes longer than anything is waited for here.
+    let error = refused(app.sink(keep("main", None).sink)).await;
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(error.exit_code(), 3, "{error:?}");
+    assert!(error.to_string().contains("dead_letters:jobs_dlq"), "{error}");
+}
+
 #[tokio::test]
 async fn the_program_may_change_the_configuration_and_it_is_checked_again() {
     let world = World::start();

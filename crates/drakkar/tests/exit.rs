@@ -28,7 +28,8 @@ fn main() -> ExitCode {
             a_log_that_was_moved_away_is_opened_anew_at_sighup();
             sighup_ends_a_worker_without_a_log_file();
             a_log_goes_to_standard_error_unless_told_otherwise();
-            say("6 checks passed");
+            a_hook_that_blocks_the_runtime_is_named_in_the_log();
+            say("7 checks passed");
         }
     }
     ExitCode::SUCCESS
@@ -45,12 +46,13 @@ impl Handler for Blocking {
     type Input = RawInput;
 
     async fn arrange(&self, _window: &Window<RawInput>, _cx: &Context) -> Result<Vec<Task>> {
-        Ok(Vec::new())
+        for_ever()
     }
 
     async fn on_ready(&self, _cx: &Context) -> Result<()> {
         say("ready");
         match self.0.as_str() {
+            "blocks-the-runtime-later" => Ok(()),
             "blocks-a-thread-and-fails" => {
                 drop(tokio::task::spawn_blocking(for_ever));
                 Err("no".into())
@@ -88,10 +90,12 @@ fn app() -> App<Blocking> {
     let logging = match what.as_str() {
         "works-with-a-log-file" => format!("{{output: '{folder}/worker.log'}}"),
         "works-with-a-log" => "{}".to_owned(),
+        "blocks-the-runtime-later" => format!("{{level: ERROR, output: '{folder}/log'}}"),
         _ => "{level: 'OFF'}".to_owned(),
     };
     let text = format!(
-        "kafka: {{brokers: '{brokers}', source_topic: jobs, startup_align_enabled: false}}\n\
+        "kafka: {{brokers: '{brokers}', source_topic: jobs, startup_align_enabled: false, \
+         stall_after_seconds: 1}}\n\
          sinks: {{filesystem: {{out: {{base_path: '{folder}'}}}}}}\n\
          metrics: {{enabled: false}}\n\
          logging: {logging}"
@@ -103,7 +107,7 @@ fn app() -> App<Blocking> {
 struct World {
     child: Child,
     output: BufReader<std::process::ChildStdout>,
-    _cluster: MockKafka,
+    cluster: MockKafka,
     folder: tempfile::TempDir,
 }
 
@@ -126,7 +130,7 @@ impl World {
             .spawn()
             .expect("it starts");
         let output = BufReader::new(child.stdout.take().expect("piped"));
-        Self { child, output, _cluster: cluster, folder }
+        Self { child, output, cluster, folder }
     }
 
     fn hear(&mut self, wanted: &str) {
@@ -236,4 +240,25 @@ fn a_log_goes_to_standard_error_unless_told_otherwise() {
     assert_eq!(event(lines.first()), "drakkar_starting");
     assert_eq!(event(lines.last()), "drakkar_stopped");
     assert!(lines.iter().all(|line| line["@timestamp"] == line["timestamp"]), "{log}");
+}
+
+fn a_hook_that_blocks_the_runtime_is_named_in_the_log() {
+    let mut world = World::start("worker", "blocks-the-runtime-later");
+    world.hear("ready");
+    // Any value will do; this one has a header besides.
+    world.cluster.produce_with_header_name("jobs", b"name").expect("delivered");
+    let log = world.folder.path().join("log");
+    let expect = "arrange (or decode, message_label or task_priority for it) of window 1 blocks \
+                  its thread since";
+    let began = Instant::now();
+    loop {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        if text.contains("partition_processor_error") && text.contains(expect) {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "it is not named: {text}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    world.child.kill().expect("it runs");
+    world.end();
 }

@@ -24,6 +24,7 @@ pub const SITUATIONS: &[&str] = &[
     "commits refused",
     "commits in flight at the end of an assignment",
     "messages handed over again",
+    "repeats of the source",
     "messages that do not parse",
     "tombstones",
     "messages without tasks",

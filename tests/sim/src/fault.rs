@@ -66,6 +66,7 @@ faults! {
     "ahead_unbounded" breaks Ft3;
     "windows_unbounded" breaks Ft3;
     "buffer_unbounded" breaks Ft3;
+    "repeat_taken_in" breaks Contract;
 }
 
 /// Returns the fault that this program was built with.

@@ -107,6 +107,7 @@ impl Group {
             9 => self.crash(member),
             10 => self.fail_source(member).await,
             11 | 12 => self.produce(self.around.scenario.messages_later / 3),
+            13 => self.repeat(member),
             _ => {}
         }
         self.assign_free(600);
@@ -183,6 +184,16 @@ impl Group {
         let partitions = self.some_of(member);
         if let Some(worker) = &self.members[member] {
             worker.source.lose(&partitions);
+        }
+    }
+
+    /// The source hands over again what it has handed over last.
+    fn repeat(&mut self, member: usize) {
+        let partitions = self.some_of(member);
+        if let Some(worker) = &self.members[member] {
+            for partition in &partitions {
+                worker.source.repeat(partition);
+            }
         }
     }
 

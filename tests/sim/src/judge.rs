@@ -154,6 +154,7 @@ impl Judge {
                     self.count("flows closed");
                 }
             }
+            Seen::Repeated { .. } => self.count("repeats of the source"),
             Seen::HandedOver { epoch, messages } => self.on_handed_over(worker, *epoch, messages),
             Seen::Settled { epoch, offset, how } => self.on_settled(*epoch, *offset, *how),
             Seen::CommitAsked { epoch, offset } => self.on_commit_asked(*epoch, *offset),

@@ -39,6 +39,8 @@ pub(crate) enum Seen {
     Flow { open: bool },
     /// Messages were handed over.
     HandedOver { epoch: Epoch, messages: Vec<Delivered> },
+    /// The source handed over again what it had handed over before.
+    Repeated { epoch: Epoch, offset: Offset },
     /// The engine said what became of a message.
     Settled { epoch: Epoch, offset: Offset, how: Settlement },
     /// The engine asked for a commit.

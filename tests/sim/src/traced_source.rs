@@ -9,8 +9,9 @@ use drakkar_api::{
     Reply, Settlement, Source, SourceError, SourceEvents, SourceMessage,
 };
 use drakkar_testkit::{FakeBroker, ScriptedSource};
+use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The header that carries the epoch in which a message was handed over. Eight digits, so that a
 /// message has the same size in every epoch.
@@ -58,6 +59,7 @@ impl Source for TracedSource {
             journal: self.journal.clone(),
             worker: self.worker,
             cookbook: self.cookbook,
+            newest: Mutex::default(),
         };
         self.inner.start(Arc::new(events))
     }
@@ -94,6 +96,8 @@ struct TracedEvents {
     journal: Journal,
     worker: WorkerNumber,
     cookbook: Cookbook,
+    /// The newest message that each assignment was given.
+    newest: Mutex<BTreeMap<Epoch, Offset>>,
 }
 
 impl TracedEvents {
@@ -147,8 +151,18 @@ impl SourceEvents for TracedEvents {
             bytes: message.size_bytes(),
             shape: self.cookbook.of(message.partition.partition(), message.offset).shape,
         };
-        let delivered = stamped.iter().map(delivered).collect();
-        self.see(Seen::HandedOver { epoch, messages: delivered });
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = newest.entry(epoch).or_insert(Offset::new(-1));
+        let (news, repeats): (Vec<_>, Vec<_>) =
+            stamped.iter().partition(|message| message.offset > *newest);
+        *newest = news.iter().map(|message| message.offset).fold(*newest, Offset::max);
+        for message in repeats {
+            self.see(Seen::Repeated { epoch, offset: message.offset });
+        }
+        let delivered: Vec<_> = news.into_iter().map(delivered).collect();
+        if !delivered.is_empty() {
+            self.see(Seen::HandedOver { epoch, messages: delivered });
+        }
         self.inner.messages(epoch, stamped);
     }
 

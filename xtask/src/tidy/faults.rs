@@ -1,6 +1,7 @@
 //! Every fault of `docs/faults.md` names tests that exist.
 //!
-//! A fault begins with its bold id, `- **F-1**`. A test is named as `` `file::function` ``.
+//! A fault begins with its bold id, `- **F-1**`. A test is named as `` `file::function` ``. In a test target that
+//! runs itself (`harness = false`) it is a function that the program names where it runs its checks.
 
 use super::finding::Finding;
 use super::tree::Tree;
@@ -24,7 +25,7 @@ pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
             findings.push(Finding::at(FAULTS, fault.line, message));
         }
         for (file, function) in tests {
-            if !has_test(tree, file, function) {
+            if !has_test(tree, file, function) && !is_check(tree, file, function) {
                 let message =
                     format!("F-{} names `{file}::{function}`, which is no test", fault.number);
                 findings.push(Finding::at(FAULTS, fault.line, message));
@@ -80,6 +81,40 @@ fn has_test(tree: &Tree, file: &str, function: &str) -> bool {
     })
 }
 
+/// Returns whether a function is declared in a file of a test target without the harness, and named once
+/// more by that program: where it is called or listed.
+fn is_check(tree: &Tree, file: &str, function: &str) -> bool {
+    let Some((package, within)) = file.split_once("/tests/") else { return false };
+    let target = within.split('/').next().unwrap_or_default().trim_end_matches(".rs");
+    let manifest = tree.text(&format!("{package}/Cargo.toml")).unwrap_or_default();
+    if !runs_itself(manifest, target) {
+        return false;
+    }
+    let declares = |line: &str| line.trim_start().starts_with(&format!("fn {function}("));
+    let names = |line: &str| {
+        let code = line.split("//").next().unwrap_or_default();
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        // What stands in quotes is a name for people.
+        let outside = code.split('"').step_by(2);
+        outside.flat_map(|piece| piece.split(|c| !is_part(c))).any(|word| word == function)
+    };
+    let is_declared = tree.text(file).is_some_and(|text| text.lines().any(declares));
+    let (root, folder) =
+        (format!("{package}/tests/{target}.rs"), format!("{package}/tests/{target}/"));
+    let sources = tree.files().filter(|(path, _)| *path == root || path.starts_with(&folder));
+    let mut lines = sources.flat_map(|(_, text)| text.lines());
+    is_declared && lines.any(|line| names(line) && !declares(line))
+}
+
+/// Returns whether a manifest declares a test target of this name that has no harness.
+fn runs_itself(manifest: &str, target: &str) -> bool {
+    let sections = manifest.split("\n[").filter_map(|section| section.strip_prefix("[test]]"));
+    let has = |section: &str, line: &str| section.lines().any(|other| other.trim() == line);
+    let name = format!("name = \"{target}\"");
+    let mut of_it = sections.filter(|section| has(section, &name));
+    of_it.any(|section| has(section, "harness = false"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +148,31 @@ mod tests {
             let found = messages(&format!("- **F-1** Bad. `{cited}`\n"));
             assert_eq!(found.len(), 1, "{cited}");
             assert!(found[0].contains("which is no test"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn checks_of_a_target_that_runs_itself_are_tests() {
+        let manifest = "[package]\n\n[[test]]\nname = \"self\"\nharness = false\n\n[[test]]\nname = \"other\"\n";
+        let main = "mod more;\nfn main() {\n    called();\n    // forgotten();\n}\nfn called() {}\nfn forgotten() {}\n";
+        let more = "const ALL: &[Check] = &[(\"listed\", listed), (\"unlisted\", listed)];\nfn listed() {}\nfn unlisted() {}\n";
+        let files = [
+            ("crates/a/Cargo.toml", manifest),
+            ("crates/a/tests/self.rs", main),
+            ("crates/a/tests/self/more.rs", more),
+            ("crates/a/tests/other.rs", main),
+        ];
+        let finds = |cited: &str| {
+            let faults = format!("- **F-1** Bad. `crates/a/tests/{cited}`\n");
+            let mut files = Vec::from(files);
+            files.push((FAULTS, &faults));
+            check(&Tree::of(&files)).is_empty()
+        };
+        assert!(finds("self.rs::called") && finds("self/more.rs::listed"));
+        for cited in
+            ["self.rs::forgotten", "self/more.rs::unlisted", "self.rs::listed", "other.rs::called"]
+        {
+            assert!(!finds(cited), "{cited}");
         }
     }
 

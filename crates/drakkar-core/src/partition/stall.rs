@@ -40,6 +40,21 @@ enum Stall {
 }
 
 impl Partition {
+    /// Returns whether it was told that this partition is stalled.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.progress.reported.is_some()
+    }
+
+    /// Hears that it was told already, for a hook that blocked its thread: what is left is to tell that
+    /// it goes on.
+    pub(crate) fn take_over_stall(&mut self) {
+        let blocking = self.watermark.blocking().map(Stall::Offset);
+        self.progress.reported = self.progress.reported.or(blocking);
+        if self.progress.reported.is_none() {
+            self.observer.observe(&Event::PartitionRecovered { partition: &self.id });
+        }
+    }
+
     /// Returns when a report is due if nothing happens.
     pub(super) fn stall_due(&self) -> Option<Instant> {
         let is_told = self.progress.reported.is_some();

@@ -1,6 +1,9 @@
 //! The state machine against a world that answers at random, with a ledger that knows what must
 //! have happened before an offset may be finished.
 
+mod accounting;
+mod assignments;
+
 use super::*;
 use crate::erased::{AnyMessage, DynHandler};
 use bytes::Bytes;
@@ -666,4 +669,47 @@ fn an_executor_that_closes_during_a_drain_is_not_asked_again() {
     assert!(world.open.is_empty(), "nothing is submitted again: {:?}", world.open);
     world.handle(Input::DrainExpired);
     assert_eq!((world.over, world.committed), (Some(false), None));
+}
+
+// Promise: WM-1
+#[test]
+fn a_message_that_is_handed_over_again_is_refused_and_told() {
+    let seen = drakkar_testkit::RecordingObserver::new();
+    let mut machine = Partition::new(
+        PartitionId::new("in", 0),
+        Epoch::new(1),
+        Arc::new(EngineConfig::default()),
+        Arc::new(Router::new(Vec::new())),
+        Arc::new(seen.clone()),
+        HookPresence { task_missing: true, message_missing: true, window_missing: true },
+    );
+    machine.start();
+    let mut give = |offsets: &[i64]| {
+        let message = |offset: &i64| SourceMessage {
+            partition: PartitionId::new("in", 0),
+            offset: Offset::new(*offset),
+            key: None,
+            value: Some(Bytes::from_static(b"v")),
+            timestamp: None,
+            headers: Headers::new(),
+        };
+        machine.handle(Input::Messages(offsets.iter().map(message).collect()), Instant::ORIGIN)
+    };
+    let effects = give(&[4, 7, 7]);
+    let [Effect::Arrange(call)] = &effects[..] else { panic!("one window: {effects:?}") };
+    assert_eq!(call.messages.len(), 2);
+    assert!(give(&[7, 4]).is_empty(), "both are in work");
+    assert!(give(&[8]).is_empty(), "it waits for its window");
+    assert!(give(&[8]).is_empty());
+    let effects = machine.handle(Input::Drain(DrainCause::Revoke), Instant::ORIGIN);
+    let left: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Settle(offset, Settlement::GivenBack) => Some(offset.get()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(left, [8, 4, 7], "each leaves once");
+    assert_eq!(seen.count("SourceTrouble"), 4);
+    assert!(seen.named("SourceTrouble")[0].text.contains("offset 7 was delivered after offset 7"));
 }

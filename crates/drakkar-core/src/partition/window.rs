@@ -6,10 +6,7 @@ use super::message::{Fate, MessagePhase, MessageState};
 use super::output::Owner;
 use super::{HookFailure, Partition};
 use crate::erased::AnyCompletedWindow;
-use drakkar_api::Outputs;
-use drakkar_api::{
-    Event, Flow, Instant, Offset, SourceError, SourceErrorKind, TaskOutput, WindowId,
-};
+use drakkar_api::{Event, Flow, Instant, Offset, Outputs, TaskOutput, WindowId};
 use std::sync::Arc;
 
 /// The state of one window.
@@ -79,19 +76,12 @@ impl Partition {
             let bytes = source.size_bytes();
             self.queued_bytes -= bytes;
             let offset = source.offset;
-            match self.watermark.register(offset) {
-                Ok(token) => {
-                    self.held_bytes += bytes;
-                    self.busy_messages += 1;
-                    let message = MessageState::new(source, token, id, self.now);
-                    self.messages.insert(offset, Box::new(message));
-                    offsets.push(offset);
-                }
-                Err(repeat) => {
-                    let error = SourceError::new(SourceErrorKind::Other, repeat.to_string());
-                    self.observer.observe(&Event::SourceTrouble { error: &error });
-                }
-            }
+            let token = self.watermark.register(offset).expect("a repeat is refused on arrival");
+            self.held_bytes += bytes;
+            self.busy_messages += 1;
+            let message = MessageState::new(source, token, id, self.now);
+            self.messages.insert(offset, Box::new(message));
+            offsets.push(offset);
         }
         if offsets.is_empty() {
             return;

@@ -1,6 +1,8 @@
 //! What stops messages from flowing, whom it stops, and when they flow again.
 
-use crate::world::{MILLISECOND, ROOMY, SECOND, Setup, World, input, partition, record};
+use crate::world::{
+    BlockedClock, MILLISECOND, ROOMY, SECOND, Setup, World, input, partition, record,
+};
 use drakkar_api::{
     Context, Event, Flow, Handler, Hook, HookResult, Message, Observer, Outputs, RawInput, Task,
     TaskOutcome, Window,
@@ -448,6 +450,43 @@ async fn whatever_holds_a_partition_is_named_and_its_going_on_too() {
         failing.letters.push(Reaction::answers([Answer::refused()]).taking(SECOND * 4));
     }
     went_on(&stalled(failing).await, "its dead letter is not written").await;
+}
+
+// Promise: FT-1
+#[tokio::test(start_paused = true)]
+async fn a_hook_that_blocks_its_partition_is_named_by_another_thread() {
+    let clock = BlockedClock::default();
+    let status = Arc::new(OnceLock::<EngineStatus>::new());
+    let (blocked, asked) = (clock.clone(), Arc::clone(&status));
+    let look = move || {
+        let status = asked.get().expect("the engine runs").clone();
+        // The runtime has one thread, and that is in the hook.
+        std::thread::spawn(move || status.watch_hooks()).join().expect("no panic");
+    };
+    let handler = TestHandler::new().with_task_complete(move |_, _| {
+        // The other thread is not under the paused clock, so this is far from the minute.
+        blocked.block(SECOND * 30);
+        look();
+        blocked.block(SECOND * 50);
+        look();
+        look();
+        Ok(Outputs::new())
+    });
+    let setup = Setup { clock: Arc::new(clock), ..Setup::new(handler) };
+    let world = setup.config(|config| config.stall_after = SECOND * 60).start(&[]).await;
+    status.set(world.status.clone()).expect("once");
+    world.produce(0, &["a"]);
+    world.until_seen("PartitionFailed", 1).await;
+    let failed = world.seen.named("PartitionFailed");
+    let expect = "on_task_complete of window 1 for offset 0 blocks its thread since";
+    assert!(failed[0].text.contains(expect), "{}", failed[0].text);
+    assert_eq!(failed[0].partition, Some(partition(0)));
+    world.until_done().await;
+    world.status.watch_hooks();
+    assert_eq!(
+        (world.seen.count("PartitionFailed"), world.seen.count("PartitionRecovered")),
+        (1, 1)
+    );
 }
 
 /// A world whose first attempts hang, with what is to follow that after a minute.

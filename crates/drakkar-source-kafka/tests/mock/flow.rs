@@ -7,8 +7,21 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use std::time::{Duration, Instant};
 
-/// What nobody may notice as a stall. Librdkafka's own `resume` takes about twice as long.
+/// What nobody may notice as a stall. Librdkafka's own `resume` takes about twice as long, each time.
 const NO_STALL: Duration = Duration::from_millis(500);
+
+/// Measures until one is short, and gives up when many are not: a busy machine may delay some of them.
+fn assert_no_stall(mut measure: impl FnMut() -> Duration) {
+    let mut all = Vec::new();
+    while all.len() < 20 {
+        let lasted = measure();
+        if lasted < NO_STALL {
+            return;
+        }
+        all.push(lasted);
+    }
+    panic!("it stalled each time: {all:?}");
+}
 
 #[test]
 fn messages_arrive_in_order() {
@@ -81,14 +94,19 @@ fn a_closed_flow_hands_nothing_over_and_opens_without_a_stall() {
     let member = world.start(OnRevoke::Answer);
     member.source.set_flow(Flow::Closed);
     member.take(1, PLENTY);
-    world.produce(0, numbers(0..100));
-    member.engine.wait_for_sweeps(10);
-    assert_eq!(messages_of(&member.engine.told()).len(), 0);
-    let opened = Instant::now();
-    member.source.set_flow(Flow::Open);
-    let messages = member.engine.wait_for_messages(100);
-    assert!(opened.elapsed() < NO_STALL, "{:?}", opened.elapsed());
-    assert_eq!(values(&messages), numbers(0..100));
+    let mut produced = 0;
+    assert_no_stall(|| {
+        member.source.set_flow(Flow::Closed);
+        world.produce(0, numbers(produced..produced + 100));
+        member.engine.wait_for_sweeps(10);
+        assert_eq!(messages_of(&member.engine.told()).len(), produced);
+        produced += 100;
+        let opened = Instant::now();
+        member.source.set_flow(Flow::Open);
+        member.engine.wait_for_messages(produced);
+        opened.elapsed()
+    });
+    assert_eq!(values(&messages_of(&member.engine.told())), numbers(0..produced));
     member.close();
 }
 
@@ -101,12 +119,18 @@ fn new_credit_after_a_long_pause_has_effect_at_once() {
     let text = "x".repeat(1000);
     world.produce(0, (0..2000).map(|_| text.clone()));
     let held = member.take(1, Credit { messages: 1, bytes: 1 << 20 });
-    member.engine.wait_for_messages(1);
-    member.engine.wait_for_sweeps(15);
-    let granted = Instant::now();
-    member.source.request(*held.values().next().expect("one"), PLENTY);
-    member.engine.wait_for_messages(2);
-    assert!(granted.elapsed() < NO_STALL, "the first took {:?}", granted.elapsed());
+    let epoch = *held.values().next().expect("one");
+    let mut taken = 1;
+    member.engine.wait_for_messages(taken);
+    assert_no_stall(|| {
+        member.engine.wait_for_sweeps(15);
+        taken += 1;
+        let granted = Instant::now();
+        member.source.request(epoch, Credit { messages: 1, bytes: 1 << 20 });
+        member.engine.wait_for_messages(taken);
+        granted.elapsed()
+    });
+    member.source.request(epoch, PLENTY);
     member.engine.wait_for_messages(2000);
     member.close();
 }

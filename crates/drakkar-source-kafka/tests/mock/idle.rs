@@ -47,7 +47,8 @@ fn a_message_is_handed_over_soon_after_it_was_produced() {
         delays.push(arrived.saturating_duration_since(began));
     }
     delays.sort();
-    // The mock answers an empty fetch only after 5 ms; a poll every 100 ms would show.
-    assert!(delays[25] < Duration::from_millis(50), "{delays:?}");
+    // The mock answers an empty fetch only after 5 ms. With a poll every 100 ms all would take that long,
+    // as each begins right after one; a busy machine delays most of them, but not all.
+    assert!(delays[5] < Duration::from_millis(50), "{delays:?}");
     member.close();
 }
