@@ -1,15 +1,21 @@
 //! Backpressure over all partitions: closes the flow of messages when too much is in the worker,
-//! and opens it again when enough of it is done. When it is bytes, no window is formed of what the
-//! partitions have buffered already either.
+//! and opens it again when enough of it is done. It also says what windows may be formed of what the
+//! partitions have buffered already.
 //!
 //! A pure state machine with two dimensions, a count and bytes. The count is queued messages plus
 //! unsettled tasks plus messages in their final hooks and deliveries; the bytes are those of
 //! messages, inputs of tasks, captured outputs and payloads that are held. The flow closes when
 //! either reaches its `pause_at` and opens when both are at or below their `resume_at`.
 //!
-//! Windows stop when the bytes of what is in windows alone reach that `pause_at`: messages that wait
-//! for one would else wait for themselves. A window whose `arrange` is under way is still taken, and
-//! what is arranged goes on, so the bytes may exceed the mark by what open windows still put out.
+//! Windows depend on what is in windows alone: messages that wait for one would else wait for
+//! themselves. When its count reaches `pause_at`, a partition forms a window only if it has none, so
+//! that each goes on, however much another made of its messages. That holds until the count is half
+//! way between `pause_at` and `resume_at`: the pool must not run dry. When its bytes reach theirs, no
+//! window is formed until they are at or below `resume_at`.
+//!
+//! A window whose `arrange` is under way is still taken, and what is arranged goes on. So the count
+//! may exceed the mark by one window of each partition, and the bytes by what open windows still put
+//! out.
 //!
 //! Messages that wait in a partition which has reached its own limits are left out of the count:
 //! its buffer bounds them, and it must not stop the others. So are those of a partition whose
@@ -23,10 +29,23 @@ use drakkar_api::Flow;
 pub struct Load {
     /// Messages and tasks.
     pub count: usize,
+    /// Those of `count` that are not messages which wait for a window.
+    pub working_count: usize,
     /// Bytes.
     pub bytes: usize,
     /// Those of `bytes` that are not of messages which wait for a window.
     pub working_bytes: usize,
+}
+
+/// What windows a partition may form of what it has buffered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Admission {
+    /// None.
+    Nothing,
+    /// One, if it has none.
+    First,
+    /// As many as its own limits permit.
+    Any,
 }
 
 /// Two thresholds of one dimension.
@@ -38,6 +57,13 @@ pub struct Thresholds {
     pub resume_at: usize,
 }
 
+impl Thresholds {
+    /// Returns whether what was open or closed is closed at this load.
+    fn closes(self, load: usize, was_closed: bool) -> bool {
+        if was_closed { load > self.resume_at } else { load >= self.pause_at }
+    }
+}
+
 /// The gate of all partitions together.
 #[derive(Debug)]
 pub(crate) struct FlowGate {
@@ -45,28 +71,42 @@ pub(crate) struct FlowGate {
     bytes: Thresholds,
     load: Load,
     flow: Flow,
-    windows: Flow,
+    /// When windows are crowded, and when no more.
+    crowd: Thresholds,
+    /// Whether what is in windows is too many.
+    is_crowded: bool,
+    /// Whether what is in windows is too large.
+    is_heavy: bool,
 }
 
 impl FlowGate {
     /// Starts open and empty.
     pub(crate) fn new(count: Thresholds, bytes: Thresholds) -> Self {
-        Self { count, bytes, load: Load::default(), flow: Flow::Open, windows: Flow::Open }
+        let resume_at = count.pause_at - (count.pause_at - count.resume_at).div_ceil(2);
+        Self {
+            count,
+            bytes,
+            load: Load::default(),
+            flow: Flow::Open,
+            crowd: Thresholds { resume_at, ..count },
+            is_crowded: false,
+            is_heavy: false,
+        }
     }
 
     /// Replaces what one partition contributed by what it contributes now, and answers the flow if
     /// that changed it.
     pub(crate) fn update(&mut self, before: Load, after: Load) -> Option<Flow> {
         debug_assert!(self.load.count >= before.count && self.load.bytes >= before.bytes);
-        self.load.count = self.load.count.saturating_sub(before.count) + after.count;
-        self.load.bytes = self.load.bytes.saturating_sub(before.bytes) + after.bytes;
-        self.load.working_bytes =
-            self.load.working_bytes.saturating_sub(before.working_bytes) + after.working_bytes;
-        self.windows = match self.windows {
-            Flow::Open if self.load.working_bytes >= self.bytes.pause_at => Flow::Closed,
-            Flow::Closed if self.load.working_bytes <= self.bytes.resume_at => Flow::Open,
-            unchanged => unchanged,
+        let replace = |sum: &mut usize, part: fn(Load) -> usize| {
+            *sum = sum.saturating_sub(part(before)) + part(after);
         };
+        replace(&mut self.load.count, |load| load.count);
+        replace(&mut self.load.working_count, |load| load.working_count);
+        replace(&mut self.load.bytes, |load| load.bytes);
+        replace(&mut self.load.working_bytes, |load| load.working_bytes);
+        self.is_crowded = self.crowd.closes(self.load.working_count, self.is_crowded);
+        self.is_heavy = self.bytes.closes(self.load.working_bytes, self.is_heavy);
         let next = self.next_flow();
         (next != self.flow).then(|| {
             self.flow = next;
@@ -95,9 +135,13 @@ impl FlowGate {
         self.flow
     }
 
-    /// Returns whether buffered messages flow into windows.
-    pub(crate) fn windows(&self) -> Flow {
-        self.windows
+    /// Returns what windows may be formed.
+    pub(crate) fn admission(&self) -> Admission {
+        match (self.is_heavy, self.is_crowded) {
+            (true, _) => Admission::Nothing,
+            (false, true) => Admission::First,
+            (false, false) => Admission::Any,
+        }
     }
 }
 
@@ -114,7 +158,7 @@ mod tests {
     }
 
     fn load(count: usize, bytes: usize) -> Load {
-        Load { count, bytes, working_bytes: 0 }
+        Load { count, bytes, ..Load::default() }
     }
 
     #[test]
@@ -134,24 +178,54 @@ mod tests {
         assert_eq!(gate.update(load(6, 0), load(4, 500)), Some(Flow::Open));
     }
 
+    #[test]
+    fn windows_are_crowded_by_count_until_half_way_and_too_heavy_by_bytes() {
+        let mut gate = gate();
+        let mut before = Load::default();
+        let mut check = |count, bytes, expect| {
+            let after = Load { count, working_count: count, bytes, working_bytes: bytes };
+            gate.update(before, after);
+            before = after;
+            assert_eq!(gate.admission(), expect, "{after:?}");
+        };
+        check(9, 999, Admission::Any);
+        check(10, 0, Admission::First);
+        check(8, 0, Admission::First);
+        check(7, 0, Admission::Any);
+        check(10, 1000, Admission::Nothing);
+        check(10, 500, Admission::First);
+        check(0, 501, Admission::Any);
+    }
+
     proptest! {
         // Promise: FT-3
         #[test]
         fn agrees_with_the_definition(
-            loads in prop::collection::vec((0_usize..20, 0_usize..2000, 0_usize..2000), 1..200),
+            loads in prop::collection::vec(
+                (0_usize..20, 0_usize..20, 0_usize..2000, 0_usize..2000),
+                1..200,
+            ),
         ) {
             let mut gate = gate();
-            let (mut before, mut closed, mut held) = (Load::default(), false, false);
-            for (count, bytes, waiting) in loads {
+            let (mut before, mut closed) = (Load::default(), false);
+            let (mut crowded, mut heavy) = (false, false);
+            for (count, queued, bytes, waiting) in loads {
+                let working_count = count.saturating_sub(queued);
                 let working_bytes = bytes.saturating_sub(waiting);
-                let after = Load { count, bytes, working_bytes };
+                let after = Load { count, working_count, bytes, working_bytes };
                 gate.update(before, after);
                 before = after;
                 closed = if closed { count > 4 || bytes > 500 } else { count >= 10 || bytes >= 1000 };
-                held = if held { working_bytes > 500 } else { working_bytes >= 1000 };
+                crowded = if crowded { working_count > 7 } else { working_count >= 10 };
+                heavy = if heavy { working_bytes > 500 } else { working_bytes >= 1000 };
                 prop_assert_eq!(gate.flow(), if closed { Flow::Closed } else { Flow::Open });
-                prop_assert_eq!(gate.windows(), if held { Flow::Closed } else { Flow::Open });
-                prop_assert!(gate.windows() == Flow::Open || gate.flow() == Flow::Closed);
+                let admission = match (heavy, crowded) {
+                    (true, _) => Admission::Nothing,
+                    (_, true) => Admission::First,
+                    _ => Admission::Any,
+                };
+                prop_assert_eq!(gate.admission(), admission);
+                prop_assert!(admission == Admission::Any || gate.flow() == Flow::Closed);
                 prop_assert_eq!(gate.load(), after);
             }
         }

@@ -47,7 +47,9 @@ pub const EXECUTOR_FIELDS: &[Field] = &[
         kind: Kind::Int { min: 1, max: 1_000_000 },
         default: Some("32"),
         about: "No message is polled once `max_executors` times this many messages and tasks are in \
-                the worker. A partition whose `arrange` takes longer than a second is left out, with \
+                the worker. Once those in windows alone are as many, a partition forms a window of \
+                what is buffered only if it has none, until they are half way down to the lower \
+                mark. A partition whose `arrange` takes longer than a second is left out, with \
                 the window that is arranged and what waits behind it.",
     },
     Field {

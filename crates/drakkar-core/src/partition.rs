@@ -33,7 +33,7 @@ pub(crate) use effect::{
     Letter, LetterContent, Outgoing,
 };
 
-use crate::backpressure::Load;
+use crate::backpressure::{Admission, Load};
 use crate::commit::CommitSchedule;
 use crate::config::EngineConfig;
 use crate::delivery::Router;
@@ -41,7 +41,7 @@ use crate::retry::Jitter;
 use crate::watermark::Watermark;
 use drain::Drain;
 use drakkar_api::{
-    Credit, Epoch, Event, Flow, Handler, Instant, Observer, Offset, PartitionId, Settlement,
+    Credit, Epoch, Event, Handler, Instant, Observer, Offset, PartitionId, Settlement,
     SourceErrorKind, SourceMessage, WindowId, WrittenHooks,
 };
 use message::MessageState;
@@ -78,8 +78,10 @@ pub(crate) struct Partition {
 
     windows: BTreeMap<WindowId, WindowState>,
     windows_formed: u64,
-    /// Whether a window may be formed, as far as all partitions together go.
-    windows_flow: Flow,
+    /// What windows may be formed, as far as all partitions together go.
+    admission: Admission,
+    /// Whether what was arranged since then is not in the load of all partitions yet.
+    is_admission_stale: bool,
     /// The window whose `arrange` runs or waits for its next attempt.
     arranging: Option<WindowId>,
     messages: BTreeMap<Offset, MessageState>,
@@ -170,7 +172,8 @@ impl Partition {
             jitter: Jitter::new(seed),
             windows: BTreeMap::new(),
             windows_formed: 0,
-            windows_flow: Flow::Open,
+            admission: Admission::Any,
+            is_admission_stale: false,
             arranging: None,
             messages: BTreeMap::new(),
             newest_started: None,
@@ -234,10 +237,17 @@ impl Partition {
         std::mem::take(&mut self.effects)
     }
 
-    /// Hears whether windows may be formed, as far as all partitions together go. What is buffered
-    /// goes on with the next input.
-    pub(crate) fn set_windows(&mut self, flow: Flow) {
-        self.windows_flow = flow;
+    /// Hears what windows may be formed, as far as all partitions together go. What is buffered goes
+    /// on with the next input.
+    pub(crate) fn set_admission(&mut self, admission: Admission) {
+        self.admission = admission;
+        self.is_admission_stale = false;
+    }
+
+    /// Returns whether it could form a window now and has to hear first whether it still may, after
+    /// its load was told.
+    pub(crate) fn asks_for_admission(&self) -> bool {
+        self.is_admission_stale && !self.queue.is_empty()
     }
 
     /// Takes the emptied list of effects back, so that not every input costs an allocation.
@@ -277,8 +287,10 @@ impl Partition {
         let left_out = arranging.map_or(0, |id| self.windows[&id].messages.len());
         let counts = self.may_open_window() && !overdue;
         let queued = if counts { self.queue.len() } else { 0 };
+        let working_count = self.tasks.len() + self.busy_messages - left_out;
         Load {
-            count: queued + self.tasks.len() + self.busy_messages - left_out,
+            count: queued + working_count,
+            working_count,
             bytes: self.queued_bytes + self.held_bytes,
             working_bytes: self.held_bytes,
         }
@@ -288,6 +300,18 @@ impl Partition {
     fn arrange_overdue_at(&self) -> Option<Instant> {
         let window = self.arranging.and_then(|id| self.windows.get(&id))?;
         Some(window.formed_at + self.config.arrange_patience)
+    }
+
+    /// Returns whether all partitions together leave room for one more window of this one.
+    fn is_admitted(&self) -> bool {
+        match self.admission {
+            _ if self.is_admission_stale => false,
+            Admission::Nothing => false,
+            Admission::First => {
+                self.windows.is_empty() || cfg!(drakkar_fault = "windows_ignore_the_crowd")
+            }
+            Admission::Any => true,
+        }
     }
 
     /// Returns whether the limits of this partition permit one more window.

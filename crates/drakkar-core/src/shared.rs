@@ -1,7 +1,7 @@
 //! What all actors of an engine share: the table of assigned partitions, the flow gate, and the
 //! parts that the engine was made of.
 
-use crate::backpressure::{FlowGate, Load};
+use crate::backpressure::{Admission, FlowGate, Load};
 use crate::config::EngineConfig;
 use crate::delivery::{LaneHandle, Router};
 use crate::driver::Mail;
@@ -13,7 +13,7 @@ use drakkar_api::{
 };
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -160,8 +160,8 @@ pub(crate) struct Shared {
     closing: AtomicBool,
     /// Ends the engine; taken by the first failure that is to stop it.
     stop: Mutex<Option<Reply<String>>>,
-    /// Whether no window is formed, because of bytes.
-    windows_closed: AtomicBool,
+    /// What windows may be formed, as an [`Admission`].
+    admission: AtomicU8,
 }
 
 /// What [`Shared`] is made of.
@@ -203,7 +203,7 @@ impl Shared {
             worker_hooks: Mutex::default(),
             closing: AtomicBool::new(false),
             stop: Mutex::new(Some(parts.stop)),
-            windows_closed: AtomicBool::new(false),
+            admission: AtomicU8::new(Admission::Any as u8),
         }
     }
 
@@ -215,8 +215,8 @@ impl Shared {
         let (changed, may_form_windows) = {
             let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
             let changed = gate.update(before, after).is_some();
-            let closed = gate.windows() == Flow::Closed;
-            (changed, self.windows_closed.swap(closed, Ordering::SeqCst) && !closed)
+            let admission = gate.admission() as u8;
+            (changed, self.admission.swap(admission, Ordering::SeqCst) < admission)
         };
         if may_form_windows {
             // Whoever waits for it looks again.
@@ -255,12 +255,11 @@ impl Shared {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner).flow() == Flow::Closed
     }
 
-    /// Returns whether windows may be formed, as far as bytes go.
-    pub(crate) fn windows(&self) -> Flow {
-        match self.windows_closed.load(Ordering::SeqCst) {
-            true => Flow::Closed,
-            false => Flow::Open,
-        }
+    /// Returns what windows may be formed, as far as all partitions together go.
+    pub(crate) fn admission(&self) -> Admission {
+        let now = self.admission.load(Ordering::SeqCst);
+        let all = [Admission::Nothing, Admission::First, Admission::Any];
+        all.into_iter().find(|it| *it as u8 == now).unwrap_or(Admission::Any)
     }
 
     /// Closes the flow for good.

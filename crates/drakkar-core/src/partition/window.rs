@@ -6,7 +6,7 @@ use super::output::Owner;
 use super::{HookFailure, Partition};
 use crate::erased::AnyCompletedWindow;
 use drakkar_api::{
-    Event, Flow, Instant, Offset, SourceError, SourceErrorKind, Task, TaskOutput, WindowId,
+    Event, Instant, Offset, SourceError, SourceErrorKind, Task, TaskOutput, WindowId,
 };
 use drakkar_api::{Outputs, Priority};
 use std::sync::Arc;
@@ -62,7 +62,7 @@ impl WindowState {
 impl Partition {
     /// Forms a window, if one may be formed and there is something to put into it.
     pub(super) fn form_window(&mut self) {
-        let held_back = self.windows_flow == Flow::Closed || !self.may_open_window();
+        let held_back = !self.is_admitted() || !self.may_open_window();
         if self.arranging.is_some() || self.drain.is_active() || held_back {
             return;
         }

@@ -2,8 +2,8 @@
 
 use crate::world::{MILLISECOND, ROOMY, SECOND, Setup, World, input, partition, record};
 use drakkar_api::{
-    Context, Event, Flow, Handler, Hook, HookResult, Message, Observer, Outputs, RawInput, Task,
-    TaskOutcome, Window,
+    Context, ErrorAction, Event, Flow, Handler, Hook, HookResult, Message, Observer, Outputs,
+    RawInput, Task, TaskOutcome, Window,
 };
 use drakkar_core::{EngineStatus, StallResponse, Thresholds};
 use drakkar_testkit::{Answer, FakeRun, Reaction, TestHandler};
@@ -231,6 +231,75 @@ async fn a_partition_that_waits_for_room_hears_when_another_makes_it() {
     tokio::time::sleep(SECOND * 4).await;
     assert_eq!(world.committed(1), Some(4), "the first window was under way");
     world.until_committed(1, 8).await;
+    world.until_done().await;
+    world.finish().await;
+}
+
+/// Each message becomes ten tasks of a second; more than 32 tasks are too many.
+fn fanning_out() -> Setup<TestHandler> {
+    let handler = TestHandler::new().with_arrange(|window, _| {
+        let tasks = |m: &Message<RawInput>| {
+            let offset = m.offset();
+            (0..10).map(move |_| Task::for_offset(offset)).collect::<Vec<_>>()
+        };
+        Ok(window.messages().flat_map(tasks).collect())
+    });
+    Setup::new(handler)
+        .config(|config| {
+            config.load_count = Thresholds { pause_at: 32, resume_at: 8 };
+            config.window_size = 1;
+            config.buffer_messages = 30;
+        })
+        .tasks(8, |_, _| FakeRun::exit(0).lasting(SECOND))
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn tasks_at_the_high_mark_stop_windows_of_what_is_buffered_too() {
+    let world = fanning_out().start(&["x"; 30]).await;
+    let mut most = 0;
+    while world.committed(0) != Some(30) {
+        tokio::time::sleep(MILLISECOND * 100).await;
+        let load = world.status.load();
+        most = most.max(load.working_count);
+        assert!(load.working_count <= 32 + 10, "{load:?}");
+        assert!(load.working_count >= 8 || load.count == load.working_count, "dry: {load:?}");
+    }
+    assert!(most >= 32, "{most}");
+    assert_eq!(world.executor.records().len(), 300);
+    world.finish().await;
+}
+
+// Promise: FT-3, FT-1
+#[tokio::test(start_paused = true)]
+async fn a_partition_without_a_window_is_admitted_one_whatever_another_made() {
+    let handler = TestHandler::new()
+        .with_arrange(|window, _| {
+            let tasks = |m: &Message<RawInput>| {
+                let is_heavy = m.partition() == &partition(0);
+                let (count, text) = if is_heavy { (40, "fails") } else { (1, "") };
+                let offset = m.offset();
+                (0..count).map(move |_| Task::for_offset(offset).stdin(text)).collect::<Vec<_>>()
+            };
+            Ok(window.messages().flat_map(tasks).collect())
+        })
+        .with_slow(Hook::Arrange, MILLISECOND * 100)
+        .with_error(|_, _| Ok(ErrorAction::RetryAfter(SECOND * 100)));
+    let setup = Setup::new(handler)
+        .config(|config| {
+            config.load_count = Thresholds { pause_at: 32, resume_at: 8 };
+            config.window_size = 1;
+        })
+        .tasks(8, |task, attempt| match (input(task).as_str(), attempt) {
+            ("fails", 1) => FakeRun::exit(1),
+            _ => FakeRun::exit(0).lasting(MILLISECOND),
+        });
+    let world = setup.start(&["x"]).await;
+    world.produce(1, &["x"; 5]);
+    world.source.assign(&[partition(1)]);
+    world.until_committed(1, 5).await;
+    let load = world.status.load();
+    assert_eq!((load.working_count, world.committed(0)), (40, None), "{load:?}");
     world.until_done().await;
     world.finish().await;
 }

@@ -1,11 +1,11 @@
 //! What may be kept in a worker (promise FT-3), and that a partition which cannot go on says so
 //! (promise FT-1).
 
-use super::assignment::Assignment;
+use super::assignment::{Assignment, Message, TaskPhase};
 use super::{Judge, SLACK};
 use crate::journal::WorkerNumber;
 use crate::promise::Promise;
-use drakkar_api::Epoch;
+use drakkar_api::{Epoch, WindowId};
 use std::time::Duration;
 
 /// How much later than its deadline a stall may be told.
@@ -53,6 +53,41 @@ impl Judge {
                 (Some(why), None) => Some((now, why)),
             };
         }
+    }
+
+    /// A partition that has a window takes no other one while more than enough is in the worker.
+    pub(super) fn check_crowd(&mut self, epoch: Epoch, window: WindowId) {
+        self.note_loads();
+        let Some(assignment) = self.assignments.get(&epoch) else { return };
+        let has_another = assignment.tasks.values().any(|task| {
+            task.window != window && task.phase == TaskPhase::Open && task.run.is_with_executor()
+        });
+        let full = self.accounts.get(&assignment.worker).and_then(|account| account.full_since);
+        let full = full.filter(|(since, why)| *why == "runs" && *since < self.now);
+        // In an instant in which runs were reported there may have been room for a moment.
+        let eased_now = self.eased_at == Some(self.now);
+        if let Some((since, _)) = full.filter(|_| has_another && !eased_now) {
+            let what = format!(
+                "epoch {epoch} made another window, though the runs are at the mark since {since:?}"
+            );
+            self.blame(Promise::Ft3, what);
+        }
+    }
+
+    /// Returns whether so much may be in windows that a partition which has one takes no other.
+    pub(super) fn may_be_crowded(&self, worker: WorkerNumber) -> bool {
+        let live = self.assignments.values().filter(|it| it.worker == worker && it.end.is_none());
+        let in_windows = live.map(|assignment| {
+            let is_open = |message: &Message| message.taken && message.settled.is_none();
+            let messages = assignment.messages.values().filter(|message| is_open(message)).count();
+            // A task counts until its outputs are settled, and so may all of an open message.
+            let of_open = |offset| assignment.messages.get(offset).is_some_and(is_open);
+            let tasks = assignment.tasks.values().filter(|task| task.offsets.iter().any(of_open));
+            // Of each message there may be a window in its last hook.
+            messages * 2 + tasks.count()
+        });
+        let marks = self.config.load_count;
+        in_windows.sum::<usize>() > marks.resume_at + (marks.pause_at - marks.resume_at) / 2
     }
 
     /// What waits for a window fits into the buffer. What is in a window that is just being taken
