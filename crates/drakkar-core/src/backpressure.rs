@@ -2,16 +2,19 @@
 //! and opens it again when enough of it is done. It also says what windows may be formed of what the
 //! partitions have buffered already.
 //!
-//! A pure state machine with two dimensions, a count and bytes. The count is queued messages plus
+//! A pure state machine with three dimensions: a count, bytes, and undelivered payloads. The count is queued messages plus
 //! unsettled tasks plus messages in their final hooks and deliveries; the bytes are those of
 //! messages, inputs of tasks, captured outputs and payloads that are held. The flow closes when
-//! either reaches its `pause_at` and opens when both are at or below their `resume_at`.
+//! any of them reaches its `pause_at` and opens when all are at or below their `resume_at`.
 //!
 //! Windows depend on what is in windows alone: messages that wait for one would else wait for
 //! themselves. When its count reaches `pause_at`, a partition forms a window only if it has none, so
 //! that each goes on, however much another made of its messages. That holds until the count is half
-//! way between `pause_at` and `resume_at`: the pool must not run dry. When its bytes reach theirs, no
-//! window is formed until they are at or below `resume_at`.
+//! way between `pause_at` and `resume_at`: the pool must not run dry. When its bytes or the payloads
+//! reach theirs, no window is formed until they are at or below `resume_at`.
+//!
+//! Outputs come late: a thousand tasks weigh nothing until they end. So bytes that tasks are likely to
+//! put out count like tasks that are too many, as soon as they and what is there reach the mark.
 //!
 //! A window whose `arrange` is under way is still taken, and what is arranged goes on. So the count
 //! may exceed the mark by one window of each partition, and the bytes by what open windows still put
@@ -35,6 +38,10 @@ pub struct Load {
     pub bytes: usize,
     /// Those of `bytes` that are not of messages which wait for a window.
     pub working_bytes: usize,
+    /// Payloads that are not settled.
+    pub payloads: usize,
+    /// Bytes that tasks which have not ended are likely to put out.
+    pub expected_bytes: usize,
 }
 
 /// What windows a partition may form of what it has buffered.
@@ -69,28 +76,35 @@ impl Thresholds {
 pub(crate) struct FlowGate {
     count: Thresholds,
     bytes: Thresholds,
+    payloads: Thresholds,
     load: Load,
     flow: Flow,
     /// When windows are crowded, and when no more.
     crowd: Thresholds,
     /// Whether what is in windows is too many.
     is_crowded: bool,
-    /// Whether what is in windows is too large.
+    /// Whether what is in windows is too large, or has put out too many payloads.
     is_heavy: bool,
+    is_clogged: bool,
+    /// Whether it is likely to become too large.
+    will_be_heavy: bool,
 }
 
 impl FlowGate {
     /// Starts open and empty.
-    pub(crate) fn new(count: Thresholds, bytes: Thresholds) -> Self {
+    pub(crate) fn new(count: Thresholds, bytes: Thresholds, payloads: Thresholds) -> Self {
         let resume_at = count.pause_at - (count.pause_at - count.resume_at).div_ceil(2);
         Self {
             count,
             bytes,
+            payloads,
             load: Load::default(),
             flow: Flow::Open,
             crowd: Thresholds { resume_at, ..count },
             is_crowded: false,
             is_heavy: false,
+            is_clogged: false,
+            will_be_heavy: false,
         }
     }
 
@@ -105,8 +119,13 @@ impl FlowGate {
         replace(&mut self.load.working_count, |load| load.working_count);
         replace(&mut self.load.bytes, |load| load.bytes);
         replace(&mut self.load.working_bytes, |load| load.working_bytes);
+        replace(&mut self.load.payloads, |load| load.payloads);
+        replace(&mut self.load.expected_bytes, |load| load.expected_bytes);
         self.is_crowded = self.crowd.closes(self.load.working_count, self.is_crowded);
         self.is_heavy = self.bytes.closes(self.load.working_bytes, self.is_heavy);
+        self.is_clogged = self.payloads.closes(self.load.payloads, self.is_clogged);
+        let in_the_end = self.load.working_bytes.saturating_add(self.load.expected_bytes);
+        self.will_be_heavy = self.bytes.closes(in_the_end, self.will_be_heavy);
         let next = self.next_flow();
         (next != self.flow).then(|| {
             self.flow = next;
@@ -115,14 +134,11 @@ impl FlowGate {
     }
 
     fn next_flow(&self) -> Flow {
-        let over = self.load.count >= self.count.pause_at || self.load.bytes >= self.bytes.pause_at;
-        let under =
-            self.load.count <= self.count.resume_at && self.load.bytes <= self.bytes.resume_at;
-        match self.flow {
-            Flow::Open if over => Flow::Closed,
-            Flow::Closed if under => Flow::Open,
-            unchanged => unchanged,
-        }
+        let is_closed = self.flow == Flow::Closed;
+        let closes = self.count.closes(self.load.count, is_closed)
+            || self.bytes.closes(self.load.bytes, is_closed)
+            || self.payloads.closes(self.load.payloads, is_closed);
+        if closes { Flow::Closed } else { Flow::Open }
     }
 
     /// Returns what is in the worker now.
@@ -137,7 +153,7 @@ impl FlowGate {
 
     /// Returns what windows may be formed.
     pub(crate) fn admission(&self) -> Admission {
-        match (self.is_heavy, self.is_crowded) {
+        match (self.is_heavy || self.is_clogged, self.is_crowded || self.will_be_heavy) {
             (true, _) => Admission::Nothing,
             (false, true) => Admission::First,
             (false, false) => Admission::Any,
@@ -154,6 +170,7 @@ mod tests {
         FlowGate::new(
             Thresholds { pause_at: 10, resume_at: 4 },
             Thresholds { pause_at: 1000, resume_at: 500 },
+            Thresholds { pause_at: 30, resume_at: 15 },
         )
     }
 
@@ -179,22 +196,34 @@ mod tests {
     }
 
     #[test]
-    fn windows_are_crowded_by_count_until_half_way_and_too_heavy_by_bytes() {
+    fn windows_are_crowded_by_count_until_half_way_and_stop_for_bytes_and_payloads() {
         let mut gate = gate();
         let mut before = Load::default();
-        let mut check = |count, bytes, expect| {
-            let after = Load { count, working_count: count, bytes, working_bytes: bytes };
+        let mut check = |count, bytes, payloads, expect| {
+            let after = Load {
+                count,
+                working_count: count,
+                bytes,
+                working_bytes: bytes,
+                payloads,
+                ..Load::default()
+            };
             gate.update(before, after);
             before = after;
             assert_eq!(gate.admission(), expect, "{after:?}");
+            let is_open = gate.flow() == Flow::Open;
+            assert!(!is_open || expect == Admission::Any, "{after:?}");
         };
-        check(9, 999, Admission::Any);
-        check(10, 0, Admission::First);
-        check(8, 0, Admission::First);
-        check(7, 0, Admission::Any);
-        check(10, 1000, Admission::Nothing);
-        check(10, 500, Admission::First);
-        check(0, 501, Admission::Any);
+        check(9, 999, 29, Admission::Any);
+        check(10, 0, 0, Admission::First);
+        check(8, 0, 0, Admission::First);
+        check(7, 0, 0, Admission::Any);
+        check(10, 1000, 0, Admission::Nothing);
+        check(10, 500, 0, Admission::First);
+        check(0, 501, 0, Admission::Any);
+        check(0, 0, 30, Admission::Nothing);
+        check(0, 0, 16, Admission::Nothing);
+        check(0, 0, 15, Admission::Any);
     }
 
     proptest! {
@@ -202,30 +231,33 @@ mod tests {
         #[test]
         fn agrees_with_the_definition(
             loads in prop::collection::vec(
-                (0_usize..20, 0_usize..20, 0_usize..2000, 0_usize..2000),
+                (0_usize..20, 0_usize..20, 0_usize..2000, 0_usize..2000, 0_usize..1500),
                 1..200,
             ),
         ) {
             let mut gate = gate();
             let (mut before, mut closed) = (Load::default(), false);
-            let (mut crowded, mut heavy) = (false, false);
-            for (count, queued, bytes, waiting) in loads {
+            let (mut crowded, mut heavy, mut weighty) = (false, false, false);
+            for (count, queued, bytes, waiting, expected_bytes) in loads {
                 let working_count = count.saturating_sub(queued);
                 let working_bytes = bytes.saturating_sub(waiting);
-                let after = Load { count, working_count, bytes, working_bytes };
+                let after = Load { count, working_count, bytes, working_bytes, expected_bytes, payloads: 0 };
                 gate.update(before, after);
                 before = after;
                 closed = if closed { count > 4 || bytes > 500 } else { count >= 10 || bytes >= 1000 };
                 crowded = if crowded { working_count > 7 } else { working_count >= 10 };
                 heavy = if heavy { working_bytes > 500 } else { working_bytes >= 1000 };
+                let weight = working_bytes + expected_bytes;
+                weighty = if weighty { weight > 500 } else { weight >= 1000 };
                 prop_assert_eq!(gate.flow(), if closed { Flow::Closed } else { Flow::Open });
-                let admission = match (heavy, crowded) {
+                let admission = match (heavy, crowded || weighty) {
                     (true, _) => Admission::Nothing,
                     (_, true) => Admission::First,
                     _ => Admission::Any,
                 };
                 prop_assert_eq!(gate.admission(), admission);
-                prop_assert!(admission == Admission::Any || gate.flow() == Flow::Closed);
+                let is_held_back = crowded || heavy;
+                prop_assert!(!is_held_back || gate.flow() == Flow::Closed);
                 prop_assert_eq!(gate.load(), after);
             }
         }

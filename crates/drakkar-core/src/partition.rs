@@ -11,7 +11,7 @@
 //! finishes an offset, and only a settled message gets there (promise DL-1).
 //!
 //! Limits: messages waiting for a window (count and bytes, by credit), open windows, tasks of a
-//! window, length of a chain of replacements, distance between the oldest unfinished offset and
+//! window, undelivered payloads (over all partitions), length of a chain of replacements, distance between the oldest unfinished offset and
 //! the newest one.
 //!
 //! It refuses to know what a message is made of, what a sink does, and what time it is.
@@ -107,6 +107,12 @@ pub(crate) struct Partition {
     busy_messages: usize,
     /// Bytes of registered messages, inputs of tasks, captured outputs and undelivered payloads.
     held_bytes: usize,
+    /// Undelivered payloads.
+    held_payloads: usize,
+    /// Tasks that have put something out, and not settled.
+    tasks_with_output: usize,
+    /// What attempts have put out lately, each on average.
+    typical_output: usize,
     progress: Progress,
     hooks: HookPresence,
     drain: Drain,
@@ -189,6 +195,9 @@ impl Partition {
             timers: BTreeMap::new(),
             busy_messages: 0,
             held_bytes: 0,
+            held_payloads: 0,
+            tasks_with_output: 0,
+            typical_output: 0,
             progress: Progress::default(),
             hooks,
             drain: Drain::default(),
@@ -293,6 +302,8 @@ impl Partition {
             working_count,
             bytes: self.queued_bytes + self.held_bytes,
             working_bytes: self.held_bytes,
+            payloads: self.held_payloads,
+            expected_bytes: (self.tasks.len() - self.tasks_with_output) * self.typical_output,
         }
     }
 

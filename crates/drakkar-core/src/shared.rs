@@ -183,7 +183,8 @@ pub(crate) struct SharedParts {
 
 impl Shared {
     pub(crate) fn new(parts: SharedParts) -> Self {
-        let gate = FlowGate::new(parts.config.load_count, parts.config.load_bytes);
+        let config = &parts.config;
+        let gate = FlowGate::new(config.load_count, config.load_bytes, config.load_payloads);
         Self {
             handler: parts.handler,
             source: parts.source,

@@ -65,7 +65,7 @@ pub(crate) struct Judge {
     stale: Option<Duration>,
     /// When the engine last heard of the end of a run, or lost one.
     eased_at: Option<Duration>,
-    /// Whether bytes or tasks are bounded so that they may hold windows back.
+    /// Whether bytes, payloads or tasks are bounded so that they may hold windows back.
     has_narrow_bounds: bool,
     /// When it was last looked for messages that are held for nothing.
     checked_at: Duration,
@@ -98,6 +98,7 @@ impl Judge {
             stale: None,
             eased_at: None,
             has_narrow_bounds: scenario.config.load_bytes != EngineConfig::default().load_bytes
+                || scenario.config.load_payloads != EngineConfig::default().load_payloads
                 || scenario.config.window_tasks_max < ROOMY,
             checked_at: Duration::ZERO,
             breach: None,

@@ -151,6 +151,7 @@ impl Partition {
             let key = self.draw_key();
             let bytes = payloads.iter().map(|(_, payload)| payload.size_bytes()).sum();
             self.held_bytes += bytes;
+            self.held_payloads += payloads.len();
             for ((id, payload), index) in payloads.iter().zip(0..) {
                 let item = Outgoing {
                     key: ItemKey::Payload { group: key, index },
@@ -378,6 +379,7 @@ impl Partition {
     fn group_done(&mut self, key: u64) {
         let group = self.groups.remove(&key).expect("a group is done once");
         self.held_bytes -= group.bytes;
+        self.held_payloads -= group.payloads.len();
         if let Some(key) = group.set {
             let set = self.sets.get_mut(&key).expect("a set outlives its groups");
             *set -= 1;

@@ -270,6 +270,54 @@ async fn tasks_at_the_high_mark_stop_windows_of_what_is_buffered_too() {
     world.finish().await;
 }
 
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn undelivered_payloads_stop_messages_and_windows() {
+    let handler = TestHandler::new().with_task_complete(|_, _| {
+        Ok((0..50).fold(Outputs::new(), |outputs, _| outputs.with(record("p"))))
+    });
+    let setup = Setup::new(handler)
+        .config(|config| {
+            config.load_count = ROOMY;
+            config.load_payloads = Thresholds { pause_at: 200, resume_at: 100 };
+            config.window_size = 1;
+            config.buffer_messages = 20;
+        })
+        .sink(|sink| sink.react_with(|_| Reaction::confirm().taking(SECOND)));
+    let world = setup.start(&["x"; 40]).await;
+    let mut most = 0;
+    while world.committed(0) != Some(40) {
+        tokio::time::sleep(MILLISECOND * 50).await;
+        let load = world.status.load();
+        most = most.max(load.payloads);
+        // Two windows may be under way when the mark is reached.
+        assert!(load.payloads <= 200 + 2 * 50, "{load:?}");
+    }
+    assert!(most >= 200, "{most}");
+    assert_eq!(world.status.load().payloads, 0);
+    world.finish().await;
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn outputs_that_are_still_to_come_stop_windows_too() {
+    let setup = Setup::new(TestHandler::new()).config(|config| {
+        config.load_count = ROOMY;
+        config.load_bytes = Thresholds { pause_at: 20_000, resume_at: 10_000 };
+        config.window_size = 2;
+    });
+    let setup = setup.tasks(4, |_, _| FakeRun::success(vec![b'o'; 1000]).lasting(SECOND));
+    let world = setup.start(&["x"; 8]).await;
+    world.until("the first have ended", |w| w.ends().len() >= 4).await;
+    world.produce(0, &["x"; 180]);
+    world.until("they are there", |w| handed_over(w) == 188).await;
+    tokio::time::sleep(MILLISECOND * 10).await;
+    let tasks = world.status.load().working_count;
+    assert!((20..=60).contains(&tasks), "as many as the mark has room for: {tasks}");
+    world.until_done().await;
+    world.finish().await;
+}
+
 // Promise: FT-3, FT-1
 #[tokio::test(start_paused = true)]
 async fn a_partition_without_a_window_is_admitted_one_whatever_another_made() {
