@@ -28,6 +28,8 @@ mod task;
 mod tests;
 mod window;
 
+#[cfg(test)]
+pub(crate) use effect::TaskName;
 pub(crate) use effect::{
     ArrangeCall, DrainCause, Effect, HookAnswer, HookCall, HookFailure, Input, ItemEnd, ItemKey,
     Letter, LetterContent, Outgoing,
