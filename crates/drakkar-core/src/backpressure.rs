@@ -14,7 +14,8 @@
 //! reach theirs, no window is formed until they are at or below `resume_at`.
 //!
 //! Outputs come late: a thousand tasks weigh nothing until they end. So bytes that tasks are likely to
-//! put out count like tasks that are too many, as soon as they and what is there reach the mark.
+//! put out hold windows back as soon as they and what is there reach the mark; then a partition that has
+//! none forms one of a single message.
 //!
 //! A window whose `arrange` is under way is still taken, and what is arranged goes on. So the count
 //! may exceed the mark by one window of each partition, and the bytes by what open windows still put
@@ -49,6 +50,8 @@ pub struct Load {
 pub(crate) enum Admission {
     /// None.
     Nothing,
+    /// One of a single message, if it has none.
+    Single,
     /// One, if it has none.
     First,
     /// As many as its own limits permit.
@@ -153,10 +156,11 @@ impl FlowGate {
 
     /// Returns what windows may be formed.
     pub(crate) fn admission(&self) -> Admission {
-        match (self.is_heavy || self.is_clogged, self.is_crowded || self.will_be_heavy) {
-            (true, _) => Admission::Nothing,
-            (false, true) => Admission::First,
-            (false, false) => Admission::Any,
+        match () {
+            () if self.is_heavy || self.is_clogged => Admission::Nothing,
+            () if self.will_be_heavy => Admission::Single,
+            () if self.is_crowded => Admission::First,
+            () => Admission::Any,
         }
     }
 }
@@ -250,9 +254,10 @@ mod tests {
                 let weight = working_bytes + expected_bytes;
                 weighty = if weighty { weight > 500 } else { weight >= 1000 };
                 prop_assert_eq!(gate.flow(), if closed { Flow::Closed } else { Flow::Open });
-                let admission = match (heavy, crowded || weighty) {
-                    (true, _) => Admission::Nothing,
-                    (_, true) => Admission::First,
+                let admission = match (heavy, weighty, crowded) {
+                    (true, _, _) => Admission::Nothing,
+                    (_, true, _) => Admission::Single,
+                    (_, _, true) => Admission::First,
                     _ => Admission::Any,
                 };
                 prop_assert_eq!(gate.admission(), admission);

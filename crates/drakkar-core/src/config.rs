@@ -83,7 +83,7 @@ pub const EXECUTOR_FIELDS: &[Field] = &[
                 those of messages in windows alone take as many, no window is formed of what is \
                 buffered either; only what is arranged already may exceed it. Once they and what \
                 tasks are likely to put out, judged by those before them, would take as many, a \
-                partition forms a window only if it has none.",
+                partition forms a window only if it has none, and of one message.",
     },
     Field {
         name: "max_buffered_payloads",

@@ -320,7 +320,7 @@ impl Partition {
         match self.admission {
             _ if self.is_admission_stale => false,
             Admission::Nothing => false,
-            Admission::First => {
+            Admission::Single | Admission::First => {
                 self.windows.is_empty() || cfg!(drakkar_fault = "windows_ignore_the_crowd")
             }
             Admission::Any => true,

@@ -259,7 +259,7 @@ impl Shared {
     /// Returns what windows may be formed, as far as all partitions together go.
     pub(crate) fn admission(&self) -> Admission {
         let now = self.admission.load(Ordering::SeqCst);
-        let all = [Admission::Nothing, Admission::First, Admission::Any];
+        let all = [Admission::Nothing, Admission::Single, Admission::First, Admission::Any];
         all.into_iter().find(|it| *it as u8 == now).unwrap_or(Admission::Any)
     }
 

@@ -4,6 +4,7 @@ use super::effect::{Effect, HookCall};
 use super::message::{Fate, MessagePhase, MessageState};
 use super::output::Owner;
 use super::{HookFailure, Partition};
+use crate::backpressure::Admission;
 use crate::erased::AnyCompletedWindow;
 use drakkar_api::{
     Event, Instant, Offset, SourceError, SourceErrorKind, Task, TaskOutput, WindowId,
@@ -70,7 +71,11 @@ impl Partition {
             true => usize::MAX,
             false => self.config.ahead_max.saturating_sub(self.watermark.ahead()),
         };
-        let size = self.config.window_size.min(room);
+        let most = match self.admission {
+            Admission::Single => 1,
+            _ => self.config.window_size,
+        };
+        let size = most.min(room);
         let id = WindowId::new(self.windows_formed + 1);
         let mut offsets = Vec::new();
         while offsets.len() < size {

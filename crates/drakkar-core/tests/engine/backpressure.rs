@@ -6,7 +6,7 @@ use drakkar_api::{
     RawInput, Task, TaskOutcome, Window,
 };
 use drakkar_core::{EngineStatus, StallResponse, Thresholds};
-use drakkar_testkit::{Answer, FakeRun, Reaction, TestHandler};
+use drakkar_testkit::{Answer, FakeRun, HookCall, Reaction, TestHandler};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -300,6 +300,27 @@ async fn undelivered_payloads_stop_messages_and_windows() {
 
 // Promise: FT-3
 #[tokio::test(start_paused = true)]
+async fn dead_letters_that_cannot_be_written_stop_messages_and_windows() {
+    let setup = Setup::new(TestHandler::new())
+        .config(|config| {
+            config.load_count = Thresholds { pause_at: 16, resume_at: 4 };
+            config.window_size = 4;
+            config.buffer_messages = 40;
+        })
+        .tasks(8, |_, _| FakeRun::exit(1))
+        .letters(|letters| {
+            letters.react_with(|offers| Reaction::answers(offers.iter().map(|_| Answer::refused())))
+        });
+    let world = setup.start(&["x"; 200]).await;
+    tokio::time::sleep(SECOND * 60).await;
+    let load = world.status.load();
+    assert!((16..=16 + 4).contains(&load.working_count), "{load:?}");
+    assert!(handed_over(&world) <= 20 + 40, "{}", handed_over(&world));
+    assert_eq!((world.source.flow(), world.committed(0)), (Flow::Closed, None));
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
 async fn outputs_that_are_still_to_come_stop_windows_too() {
     let setup = Setup::new(TestHandler::new()).config(|config| {
         config.load_count = ROOMY;
@@ -314,6 +335,16 @@ async fn outputs_that_are_still_to_come_stop_windows_too() {
     tokio::time::sleep(MILLISECOND * 10).await;
     let tasks = world.status.load().working_count;
     assert!((20..=60).contains(&tasks), "as many as the mark has room for: {tasks}");
+    // A partition that has no window gets one, of a single message.
+    world.produce(1, &["x"; 4]);
+    world.source.assign(&[partition(1)]);
+    let first_window = |w: &World| {
+        let is_it = |it: &&HookCall| it.hook == Hook::Arrange && it.partition == Some(partition(1));
+        w.hooks.all().iter().find(is_it).map(|call| call.offsets.len())
+    };
+    world.until("it is arranged", |w| first_window(w).is_some()).await;
+    assert_eq!(first_window(&world), Some(1));
+    world.until_committed(1, 4).await;
     world.until_done().await;
     world.finish().await;
 }
