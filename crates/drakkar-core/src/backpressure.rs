@@ -122,7 +122,9 @@ impl FlowGate {
         replace(&mut self.load.working_count, |load| load.working_count);
         replace(&mut self.load.bytes, |load| load.bytes);
         replace(&mut self.load.working_bytes, |load| load.working_bytes);
-        replace(&mut self.load.payloads, |load| load.payloads);
+        if !cfg!(drakkar_fault = "payloads_unbounded") {
+            replace(&mut self.load.payloads, |load| load.payloads);
+        }
         replace(&mut self.load.expected_bytes, |load| load.expected_bytes);
         self.is_crowded = self.crowd.closes(self.load.working_count, self.is_crowded);
         self.is_heavy = self.bytes.closes(self.load.working_bytes, self.is_heavy);
