@@ -278,7 +278,7 @@ pub enum Event<'a> {
         partition: &'a PartitionId,
         /// Messages that wait for a window.
         queued: usize,
-        /// Registered messages that are not committed.
+        /// Messages in windows that are not finished.
         uncommitted: usize,
     },
     /// The source recovered, or will recover, from something.

@@ -4,6 +4,7 @@
 
 use crate::{DecodeError, Headers, Offset, PartitionId, Timestamp, TimestampKind};
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// A message as the source delivered it.
 #[derive(Clone, Debug)]
@@ -47,15 +48,15 @@ pub enum ParsedPayload<T> {
 /// A message with its typed payload, as hooks see it.
 #[derive(Clone, Debug)]
 pub struct Message<T> {
-    source: SourceMessage,
+    source: Arc<SourceMessage>,
     payload: ParsedPayload<T>,
     label: String,
 }
 
 impl<T> Message<T> {
     /// Puts the parts together; the engine calls this once per message.
-    pub fn new(source: SourceMessage, payload: ParsedPayload<T>) -> Self {
-        Self { source, payload, label: String::new() }
+    pub fn new(source: impl Into<Arc<SourceMessage>>, payload: ParsedPayload<T>) -> Self {
+        Self { source: source.into(), payload, label: String::new() }
     }
 
     /// Gives the message the label that logs and the UI show.
@@ -91,6 +92,12 @@ impl<T> Message<T> {
     /// Returns the headers.
     pub fn headers(&self) -> &Headers {
         &self.source.headers
+    }
+
+    /// Returns when the message was produced or appended, and which of the two, where the source
+    /// knows.
+    pub fn timestamp(&self) -> Option<(Timestamp, TimestampKind)> {
+        self.source.timestamp
     }
 
     /// Returns the decoded payload; `None` for a tombstone and for a value that does not parse.

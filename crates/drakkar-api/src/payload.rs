@@ -203,6 +203,22 @@ impl KafkaRecord {
         self
     }
 
+    /// Adds headers in their order, such as those of the message that the record comes from.
+    ///
+    /// ```
+    /// # use drakkar_api::{KafkaRecord, MessageGroup};
+    /// # fn forward<T>(group: &MessageGroup<T>) -> KafkaRecord {
+    /// KafkaRecord::bytes("done").headers(group.message.headers())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn headers(mut self, headers: &Headers) -> Self {
+        for (name, value) in headers.iter() {
+            self.headers.push(name, value.cloned());
+        }
+        self
+    }
+
     /// Names the sink instance.
     #[must_use]
     pub fn to(mut self, sink: impl Into<Arc<str>>) -> Self {

@@ -27,14 +27,17 @@
 //! with the window that is being arranged.
 
 use drakkar_api::Flow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What is in the worker, or in one partition of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Messages and tasks.
+    /// Messages and tasks that backpressure counts.
     pub count: usize,
     /// Those of `count` that are not messages which wait for a window.
     pub working_count: usize,
+    /// All messages and tasks, also those that `count` leaves out.
+    pub total: usize,
     /// Bytes.
     pub bytes: usize,
     /// Those of `bytes` that are not of messages which wait for a window.
@@ -56,6 +59,19 @@ pub(crate) enum Admission {
     First,
     /// As many as its own limits permit.
     Any,
+}
+
+impl Load {
+    /// Adds what somebody else contributes.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.working_count += other.working_count;
+        self.total += other.total;
+        self.bytes += other.bytes;
+        self.working_bytes += other.working_bytes;
+        self.payloads += other.payloads;
+        self.expected_bytes += other.expected_bytes;
+    }
 }
 
 /// Two thresholds of one dimension.
@@ -120,6 +136,7 @@ impl FlowGate {
         };
         replace(&mut self.load.count, |load| load.count);
         replace(&mut self.load.working_count, |load| load.working_count);
+        replace(&mut self.load.total, |load| load.total);
         replace(&mut self.load.bytes, |load| load.bytes);
         replace(&mut self.load.working_bytes, |load| load.working_bytes);
         if !cfg!(drakkar_fault = "payloads_unbounded") {
@@ -167,6 +184,32 @@ impl FlowGate {
     }
 }
 
+/// The gate, as all actors of an engine share it.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedGate(Arc<Mutex<FlowGate>>);
+
+impl SharedGate {
+    pub(crate) fn new(gate: FlowGate) -> Self {
+        Self(Arc::new(Mutex::new(gate)))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, FlowGate> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Shows the load of an engine. It keeps nothing else of the engine alive, so that an observer may
+/// have it.
+#[derive(Clone, Debug)]
+pub struct LoadGauge(pub(crate) SharedGate);
+
+impl LoadGauge {
+    /// Returns what is in the worker now.
+    pub fn load(&self) -> Load {
+        self.0.lock().load()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,7 +224,7 @@ mod tests {
     }
 
     fn load(count: usize, bytes: usize) -> Load {
-        Load { count, bytes, ..Load::default() }
+        Load { count, total: count, bytes, ..Load::default() }
     }
 
     #[test]
@@ -209,6 +252,7 @@ mod tests {
             let after = Load {
                 count,
                 working_count: count,
+                total: count,
                 bytes,
                 working_bytes: bytes,
                 payloads,
@@ -247,7 +291,10 @@ mod tests {
             for (count, queued, bytes, waiting, expected_bytes) in loads {
                 let working_count = count.saturating_sub(queued);
                 let working_bytes = bytes.saturating_sub(waiting);
-                let after = Load { count, working_count, bytes, working_bytes, expected_bytes, payloads: 0 };
+                let total = count + waiting;
+                let after = Load {
+                    count, working_count, total, bytes, working_bytes, expected_bytes, payloads: 0
+                };
                 gate.update(before, after);
                 before = after;
                 closed = if closed { count > 4 || bytes > 500 } else { count >= 10 || bytes >= 1000 };

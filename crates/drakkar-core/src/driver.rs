@@ -1,6 +1,7 @@
 //! Runs a partition: brings what happened to its state machine and performs what that decides.
 
 use crate::backpressure::{Admission, Load};
+use crate::courier::Courier;
 use crate::delivery::{LaneHandle, LaneItem, LaneMail, LetterSource, write_letter};
 use crate::erased::panic_text;
 use crate::hooks::{HookRun, run_arrange};
@@ -11,8 +12,8 @@ use crate::partition::{
 };
 use crate::shared::Shared;
 use drakkar_api::{
-    CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Instant, PartitionId, Reply,
-    Run, RunId, RunListener, SourceMessage,
+    CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Executor, Instant,
+    PartitionId, Reply, Run, RunId, RunListener, SourceMessage,
 };
 use futures_util::FutureExt as _;
 use std::any::Any;
@@ -31,7 +32,6 @@ pub(crate) const COMMIT_GRACE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What a partition's driver is told.
-#[expect(clippy::large_enum_variant, reason = "nearly all mail is the large variant")]
 pub(crate) enum Mail {
     /// For the state machine.
     Input(Input),
@@ -74,7 +74,11 @@ pub(crate) fn spawn_partition(shared: &Arc<Shared>, id: PartitionId, epoch: Epoc
         shared.hooks(),
     );
     let driver = Driver {
-        listener: Arc::new(Listener { inbox: Arc::clone(&inbox) }),
+        listener: Arc::new(Listener {
+            inbox: Arc::clone(&inbox),
+            executor: Arc::clone(&shared.executor),
+            courier: Arc::clone(&shared.courier),
+        }),
         shared: Arc::clone(shared),
         id,
         epoch,
@@ -177,9 +181,7 @@ impl Driver {
         self.mail.extend(self.inbox.take_now());
         for mail in self.mail.drain(..) {
             if let Mail::Input(Input::Messages(messages)) = mail {
-                let arrived = arrived_load(&messages);
-                load.count += arrived.count;
-                load.bytes += arrived.bytes;
+                load.add(arrived_load(&messages));
             }
         }
         self.shared.change_load(load, Load::default());
@@ -261,9 +263,7 @@ impl Driver {
         };
         if let Input::Messages(messages) = &input {
             // They count already; from here on it is this partition that answers for them.
-            let arrived = arrived_load(messages);
-            self.load.count += arrived.count;
-            self.load.bytes += arrived.bytes;
+            self.load.add(arrived_load(messages));
         }
         let lost = matches!(input, Input::Lost);
         self.handle(input, now).map(|end| if lost { End::Lost } else { end })
@@ -470,12 +470,14 @@ impl Driver {
 /// Returns what messages contribute to the load while they are in the mail.
 pub(crate) fn arrived_load(messages: &[SourceMessage]) -> Load {
     let bytes = messages.iter().map(SourceMessage::size_bytes).sum();
-    Load { count: messages.len(), bytes, ..Load::default() }
+    Load { count: messages.len(), total: messages.len(), bytes, ..Load::default() }
 }
 
 /// Brings what the executor tells to the partition.
 struct Listener {
     inbox: Arc<Inbox<Mail>>,
+    executor: Arc<dyn Executor>,
+    courier: Arc<Courier>,
 }
 
 impl RunListener for Listener {
@@ -485,6 +487,13 @@ impl RunListener for Listener {
     }
 
     fn finished(&self, task: RunId, execution: Execution) {
-        self.inbox.push(Mail::Input(Input::TaskFinished { task, execution }));
+        let execution = Box::new(execution);
+        let mail = Mail::Input(Input::TaskFinished { task, execution });
+        // With no other run waiting, a slot may lie idle until this one's end has been heard.
+        if self.executor.slots().waiting == 0 {
+            self.courier.bring(&self.inbox, mail);
+        } else {
+            self.courier.post(&self.inbox, mail);
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! in parallel under one deadline; the source leaves; the hooks of the whole worker end; the executor
 //! closes; each lane drops what it still has in calls, then its sink closes.
 
-use crate::backpressure::Load;
+use crate::backpressure::{Load, LoadGauge};
 use crate::clock::TokioClock;
 use crate::config::{EngineConfig, SendFailurePolicy};
 use crate::delivery::{LaneHandle, LaneMail, LanePolicy, Router, spawn_lane};
@@ -206,6 +206,11 @@ impl Engine {
     /// Returns a view for health checks.
     pub fn status(&self) -> EngineStatus {
         EngineStatus { shared: Arc::clone(&self.shared), polled: Arc::clone(&self.polled) }
+    }
+
+    /// Returns a view of the load alone, which an observer may keep.
+    pub fn load_gauge(&self) -> LoadGauge {
+        self.shared.load_gauge()
     }
 
     /// Returns the context of hooks of the whole worker.

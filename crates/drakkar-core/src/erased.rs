@@ -69,7 +69,7 @@ pub(crate) struct AnyCompletedWindow {
 /// A [`Handler`] without its input type.
 pub(crate) trait DynHandler: Send + Sync {
     /// Decodes and labels a message; a panic comes back with the name of its hook.
-    fn decode(&self, source: SourceMessage) -> Result<AnyMessage, (Hook, HookError)>;
+    fn decode(&self, source: Arc<SourceMessage>) -> Result<AnyMessage, (Hook, HookError)>;
     fn arrange(
         self: Arc<Self>,
         id: WindowId,
@@ -118,7 +118,7 @@ pub(crate) trait DynHandler: Send + Sync {
 }
 
 impl<H: Handler> DynHandler for H {
-    fn decode(&self, source: SourceMessage) -> Result<AnyMessage, (Hook, HookError)> {
+    fn decode(&self, source: Arc<SourceMessage>) -> Result<AnyMessage, (Hook, HookError)> {
         let payload = match &source.value {
             None => ParsedPayload::Tombstone,
             Some(_) => guard(|| Handler::decode(self, &source))

@@ -103,7 +103,7 @@ pub(crate) async fn run_arrange(
         let tasks = call_hook(&shared, Hook::Arrange, place, &span, future).await;
         tasks.and_then(|tasks| {
             let priorities = span.in_scope(|| priorities(&shared, &tasks, place))?;
-            Ok(tasks.into_iter().zip(priorities).collect())
+            Ok(tasks.into_iter().map(Arc::new).zip(priorities).collect())
         })
     };
     Input::Arranged { window, messages: decoded, result }
@@ -139,7 +139,7 @@ impl HookRun {
             }
             HookCall::MessageComplete { offset, window, group } => {
                 let subject = Subject { window: Some(window), offset: Some(offset), task: None };
-                let future = handler.on_message_complete(group, cx(Some(window)));
+                let future = handler.on_message_complete(*group, cx(Some(window)));
                 let running = Running::new(Hook::OnMessageComplete, partition, subject, future);
                 Self::MessageComplete(offset, running)
             }

@@ -26,12 +26,13 @@ mod retry;
 
 mod clock;
 mod config;
+mod courier;
 mod erased;
 mod error;
 mod inbox;
 mod shared;
 
-pub use backpressure::{Load, Thresholds};
+pub use backpressure::{Load, LoadGauge, Thresholds};
 pub use clock::TokioClock;
 pub use commit::CommitPolicy;
 pub use config::{

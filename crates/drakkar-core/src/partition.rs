@@ -51,7 +51,7 @@ use output::{Group, LetterState, Owner};
 use stall::Progress;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use task::{TaskKey, TaskState};
+use task::{TaskIds, TaskKey, TaskState};
 use window::WindowState;
 
 /// The longest list of effects that is kept for the next input.
@@ -86,19 +86,19 @@ pub(crate) struct Partition {
     is_admission_stale: bool,
     /// The window whose `arrange` runs or waits for its next attempt.
     arranging: Option<WindowId>,
-    messages: BTreeMap<Offset, MessageState>,
+    /// Boxed, as the tasks and groups are: a tree moves what stands in it.
+    messages: BTreeMap<Offset, Box<MessageState>>,
     /// The newest message that has left a trace outside, finished or not: a process of it has
     /// started, an output was handed to a sink, or a dead letter was written.
     newest_started: Option<Offset>,
-    tasks: BTreeMap<TaskKey, TaskState>,
+    tasks: BTreeMap<TaskKey, Box<TaskState>>,
     tasks_made: u64,
-    /// Where the text of a task's id is made.
-    id_text: String,
+    task_ids: TaskIds,
     /// Runs that the executor has and that have not started.
     waiting_runs: usize,
     /// How many groups are open of an answer that goes to several sinks.
     sets: BTreeMap<u64, usize>,
-    groups: BTreeMap<u64, Group>,
+    groups: BTreeMap<u64, Box<Group>>,
     letters: BTreeMap<u64, LetterState>,
     /// Messages of which a failure stopped the worker.
     halted: BTreeSet<Offset>,
@@ -187,7 +187,7 @@ impl Partition {
             newest_started: None,
             tasks: BTreeMap::new(),
             tasks_made: 0,
-            id_text: String::new(),
+            task_ids: TaskIds::default(),
             waiting_runs: 0,
             sets: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -228,7 +228,7 @@ impl Partition {
             Input::TaskStarted { task, slot, queue_wait } => {
                 self.on_task_started(task, slot, queue_wait);
             }
-            Input::TaskFinished { task, execution } => self.on_task_finished(task, execution),
+            Input::TaskFinished { task, execution } => self.on_task_finished(task, *execution),
             Input::HookAnswered(answer) => self.on_hook_answered(answer),
             Input::ItemsEnded(ends) => {
                 for (key, end) in ends {
@@ -298,10 +298,12 @@ impl Partition {
         let left_out = arranging.map_or(0, |id| self.windows[&id].messages.len());
         let counts = self.may_open_window() && !overdue;
         let queued = if counts { self.queue.len() } else { 0 };
-        let working_count = self.tasks.len() + self.busy_messages - left_out;
+        let in_work = self.tasks.len() + self.busy_messages;
+        let working_count = in_work - left_out;
         Load {
             count: queued + working_count,
             working_count,
+            total: self.queue.len() + in_work,
             bytes: self.queued_bytes + self.held_bytes,
             working_bytes: self.held_bytes,
             payloads: self.held_payloads,

@@ -1,8 +1,9 @@
 //! What all actors of an engine share: the table of assigned partitions, the flow gate, and the
 //! parts that the engine was made of.
 
-use crate::backpressure::{Admission, FlowGate, Load};
+use crate::backpressure::{Admission, FlowGate, Load, LoadGauge, SharedGate};
 use crate::config::EngineConfig;
+use crate::courier::Courier;
 use crate::delivery::{LaneHandle, Router};
 use crate::driver::Mail;
 use crate::erased::DynHandler;
@@ -151,7 +152,10 @@ pub(crate) struct Shared {
     pub(crate) dead_letters: LaneHandle,
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) runtime: tokio::runtime::Handle,
-    gate: Mutex<FlowGate>,
+    pub(crate) courier: Arc<Courier>,
+    /// The courier's task, which ends with this.
+    _courier_task: JoinSet<()>,
+    gate: SharedGate,
     /// The flow that source and observer were told of.
     told: Mutex<Flow>,
     hooks: Mutex<HookPresence>,
@@ -185,6 +189,9 @@ impl Shared {
     pub(crate) fn new(parts: SharedParts) -> Self {
         let config = &parts.config;
         let gate = FlowGate::new(config.load_count, config.load_bytes, config.load_payloads);
+        let courier: Arc<Courier> = Arc::default();
+        let mut courier_task = JoinSet::new();
+        courier_task.spawn(Arc::clone(&courier).run());
         Self {
             handler: parts.handler,
             source: parts.source,
@@ -198,7 +205,9 @@ impl Shared {
             dead_letters: parts.dead_letters,
             partitions: parts.partitions,
             runtime: tokio::runtime::Handle::current(),
-            gate: Mutex::new(gate),
+            courier,
+            _courier_task: courier_task,
+            gate: SharedGate::new(gate),
             told: Mutex::new(Flow::Open),
             hooks: Mutex::new(parts.hooks),
             worker_hooks: Mutex::default(),
@@ -214,7 +223,7 @@ impl Shared {
             return;
         }
         let (changed, may_form_windows) = {
-            let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut gate = self.gate.lock();
             let changed = gate.update(before, after).is_some();
             let admission = gate.admission() as u8;
             (changed, self.admission.swap(admission, Ordering::SeqCst) < admission)
@@ -236,7 +245,7 @@ impl Shared {
     fn tell_flow(&self) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let (flow, load) = {
-            let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+            let gate = self.gate.lock();
             (gate.flow(), gate.load().count)
         };
         if std::mem::replace(&mut *told, flow) == flow {
@@ -249,11 +258,15 @@ impl Shared {
     }
 
     pub(crate) fn load(&self) -> Load {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner).load()
+        self.gate.lock().load()
+    }
+
+    pub(crate) fn load_gauge(&self) -> LoadGauge {
+        LoadGauge(self.gate.clone())
     }
 
     pub(crate) fn is_backpressured(&self) -> bool {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner).flow() == Flow::Closed
+        self.gate.lock().flow() == Flow::Closed
     }
 
     /// Returns what windows may be formed, as far as all partitions together go.

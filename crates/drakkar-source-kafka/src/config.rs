@@ -449,10 +449,10 @@ impl SourceSettings {
         // How much is fetched ahead is bounded by bytes. These are defaults that a raw option may
         // override.
         let overridable = [
-            // Small messages cost more than their bytes.
-            ("queued.min.messages", "1000"),
-            // For each partition, and all of it is in memory at once. A larger message still comes.
-            ("fetch.message.max.bytes", "262144"),
+            // Small messages cost more than their bytes: about half a KiB each.
+            ("queued.min.messages", "300"),
+            // For each partition, and all of it is in memory at once. A larger batch still comes.
+            ("fetch.message.max.bytes", "131072"),
             // How soon a partition is fetched again after its queue was full; 1 s by default.
             ("fetch.queue.backoff.ms", "20"),
         ];

@@ -10,16 +10,17 @@ use crate::logging::{self, LineIdentity};
 use crate::observers::Observers;
 use crate::parts::Parts;
 use crate::server::{Pages, Server};
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use crate::telemetry::{
-    Exposition, Gauges, Identity, LogObserver, MetricsObserver, install_recorder,
+    Exposition, Gauges, Identity, LogObserver, MetricsObserver, install_recorder, keep_up,
 };
 use drakkar_api::{
     Clients, Clock, Context, ContextScope, Executor, Handler, HookResult, Observer, Sink, WorkerId,
     WorkerInfo,
 };
 use drakkar_core::{
-    AnySink, Engine, EngineParts, PeriodicErrorPolicy, PeriodicTask, TokioClock, ZeroInterval,
+    AnySink, Engine, EngineParts, LoadGauge, PeriodicErrorPolicy, PeriodicTask, TokioClock,
+    ZeroInterval,
 };
 use drakkar_exec::{Cpus, ProcessPool};
 use drakkar_source_kafka::KafkaSource;
@@ -29,18 +30,12 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// How long the source's loop may rest before `/healthz` fails, beyond what a revoke may take.
 const STALL_MARGIN: Duration = Duration::from_secs(30);
-
-/// How often idle time is added up and floods of log lines are settled.
-const TICK: Duration = Duration::from_secs(1);
-
-/// How often the recorder's buffers are emptied.
-const UPKEEP: Duration = Duration::from_secs(5);
 
 type OnStartup = Box<dyn FnOnce(&mut Config) -> HookResult<()> + Send>;
 type MakePeriodic<H> = Box<dyn FnOnce(Arc<H>, Context) -> PeriodicTask + Send>;
@@ -215,8 +210,8 @@ impl<H: Handler> App<H> {
     }
 
     /// Runs until SIGTERM or SIGINT, then drains and ends. A second signal ends the process at once
-    /// with code 130, also while hooks block all threads of the runtime. After the end both signals do
-    /// again what they do by default.
+    /// with code 130, also while hooks block all threads of the runtime. SIGHUP has the file of the log
+    /// opened anew, if the log goes to one. After the end all signals do again what they do by default.
     ///
     /// # Errors
     ///
@@ -291,6 +286,8 @@ impl<H: Handler> App<H> {
         let log = logging::init(&config.logging(), identity)
             .map_err(|error| Error::start("logging", error))?;
         emergency.keep_log(log);
+        signals::reopen_log_at_hangup()
+            .map_err(|error| Error::io("failed to listen for signals", error))?;
         tell_start(&config, &worker);
         // Boxed, because it holds all parts at some time, and its callers would have to move it.
         let running = Box::pin(self.run_checked(&config, parts, info, shutdown, emergency));
@@ -324,9 +321,11 @@ impl<H: Handler> App<H> {
             worker_id: info.worker_id.to_string(),
             consumer_group: info.consumer_group.clone(),
         };
-        let gauges = gauges(&pool, &source);
+        let load = Arc::<OnceLock<LoadGauge>>::default();
+        let gauges = gauges(&pool, &source, Arc::clone(&load));
         let metrics = Arc::new(MetricsObserver::new(identity, Arc::clone(&clock), gauges));
-        let log_observer = Arc::new(LogObserver::new(Arc::clone(&clock)));
+        let log_observer = LogObserver::new(Arc::clone(&clock), config.slow_task_duration());
+        let log_observer = Arc::new(log_observer);
         let stall_limit = parts.engine.drain_timeout + STALL_MARGIN;
         let connection = source.gauges();
         let is_connected = Box::new(move || connection.is_connected());
@@ -341,9 +340,7 @@ impl<H: Handler> App<H> {
         tell_sinks(&sinks);
         let exposition = Exposition::new(recorder, Arc::clone(&metrics));
         let server = serve(config, exposition.clone(), &health).await?;
-        let mut background = JoinSet::new();
-        background.spawn(keep_ticking(Arc::clone(&metrics), Arc::clone(&log_observer)));
-        background.spawn(keep_up(exposition));
+        let mut background = keep_up(Arc::clone(&metrics), Arc::clone(&log_observer), exposition);
 
         let mut observers: Vec<Arc<dyn Observer>> =
             vec![metrics, log_observer, Arc::<Health>::clone(&health)];
@@ -370,6 +367,7 @@ impl<H: Handler> App<H> {
         tokio::pin!(shutdown);
         let connecting = Engine::connect_until(engine_parts, Arc::clone(&clock), shutdown.as_mut());
         let Some(engine) = connecting.await? else { return Ok(()) };
+        load.get_or_init(|| engine.load_gauge());
         let context = engine.context().scoped(ContextScope::default());
         let mut periodic = JoinSet::new();
         for make in self.periodic {
@@ -417,11 +415,13 @@ fn tell_sinks(sinks: &[AnySink]) {
 }
 
 /// What the page of metrics asks the parts for.
-fn gauges(pool: &Arc<ProcessPool>, source: &KafkaSource) -> Gauges {
+fn gauges(pool: &Arc<ProcessPool>, source: &KafkaSource, load: Arc<OnceLock<LoadGauge>>) -> Gauges {
     let pool = Arc::clone(pool);
     let (lags, connection) = (source.gauges(), source.gauges());
     Gauges {
         slots: Box::new(move || pool.slots()),
+        // Before there is an engine nothing is in the worker.
+        load: Box::new(move || load.get().map_or(0, |gauge| gauge.load().total)),
         lags: Box::new(move || lags.lags()),
         is_connected: Box::new(move || connection.is_connected()),
     }
@@ -445,21 +445,6 @@ async fn serve(
     let address = server.address();
     tracing::info!(category = "lifecycle", %address, "metrics_server_started");
     Ok(Some(server))
-}
-
-async fn keep_ticking(metrics: Arc<MetricsObserver>, log: Arc<LogObserver>) {
-    loop {
-        tokio::time::sleep(TICK).await;
-        metrics.tick(TICK);
-        log.tick();
-    }
-}
-
-async fn keep_up(exposition: Exposition) {
-    loop {
-        tokio::time::sleep(UPKEEP).await;
-        exposition.run_upkeep();
-    }
 }
 
 impl From<ConfigError> for Error {

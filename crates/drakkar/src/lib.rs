@@ -90,6 +90,9 @@ struct Readme;
 pub use app::App;
 pub use drakkar_exec::Cpus;
 pub use error::{Error, ErrorKind};
+/// The crate by which an application makes metrics of its own, in the version whose metrics are on the
+/// page of `/metrics`: those of another version go nowhere.
+pub use metrics;
 
 /// What the application answers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

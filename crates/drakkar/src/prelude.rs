@@ -7,7 +7,7 @@ pub use drakkar_api::{
     ErrorAction, Event, FileLine, Handler, Headers, Hook, HttpRequest, KafkaRecord, Message,
     MessageGroup, MongoDocument, Observer, Offset, Outputs, PartitionId, Payload, PostgresRow,
     Precomputed, Priority, RawInput, RedisValue, SinkId, SinkKind, SourceMessage, Task,
-    TaskFailure, TaskOutcome, TaskOutput, Window,
+    TaskFailure, TaskOutcome, TaskOutput, Timestamp, TimestampKind, Window,
 };
 pub use drakkar_core::PeriodicErrorPolicy;
 

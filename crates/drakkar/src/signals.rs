@@ -1,11 +1,15 @@
-//! SIGTERM and SIGINT: the first begins the drain, the second ends the process at once.
+//! SIGTERM and SIGINT: the first begins the drain, the second ends the process at once. SIGHUP has the
+//! file of the log opened anew; if the log goes elsewhere, it does what it does by default, or under
+//! `nohup`.
 //!
 //! They are heard by a thread of their own, one for the whole process: a hook that blocks the threads
-//! of the runtime must not make the worker deaf. While no application runs, both do what they do by
+//! of the runtime must not make the worker deaf. While no application runs, all do what they do by
 //! default, so that a program that hangs after its worker's end can still be ended.
 
 use crate::exit::Emergency;
-use signal_hook::consts::signal::{SIGINT, SIGTERM};
+use crate::logging;
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Handle;
 use signal_hook::low_level::{emulate_default_handler, signal_name};
 use std::future::Future;
 use std::io;
@@ -14,11 +18,11 @@ use std::thread;
 use tokio::sync::watch;
 
 /// Who is told.
-static REGISTRY: Mutex<Registry> = Mutex::new(Registry { is_heard: false, listeners: Vec::new() });
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry { thread: None, listeners: Vec::new() });
 
 struct Registry {
-    /// Whether the thread runs.
-    is_heard: bool,
+    /// The thread, once it runs.
+    thread: Option<Handle>,
     listeners: Vec<Arc<Listener>>,
 }
 
@@ -37,10 +41,11 @@ impl Signals {
     pub(crate) fn install(emergency: Arc<Emergency>) -> io::Result<Self> {
         let listener = Arc::new(Listener { count: watch::Sender::new(0), emergency });
         let mut registry = registry();
-        if !registry.is_heard {
+        if registry.thread.is_none() {
             let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+            let handle = signals.handle();
             thread::Builder::new().name("drakkar-signals".to_owned()).spawn(|| hear(signals))?;
-            registry.is_heard = true;
+            registry.thread = Some(handle);
         }
         registry.listeners.push(Arc::clone(&listener));
         Ok(Self(listener))
@@ -58,6 +63,14 @@ impl Signals {
     }
 }
 
+/// Has the log opened anew at SIGHUP from now on, if it goes to a file and signals are ours.
+pub(crate) fn reopen_log_at_hangup() -> io::Result<()> {
+    match &registry().thread {
+        Some(thread) if logging::goes_to_a_file() => thread.add_signal(SIGHUP),
+        _ => Ok(()),
+    }
+}
+
 impl Drop for Signals {
     fn drop(&mut self) {
         registry().listeners.retain(|listener| !Arc::ptr_eq(listener, &self.0));
@@ -68,6 +81,10 @@ fn hear(mut signals: signal_hook::iterator::Signals) {
     for signal in signals.forever() {
         let listeners = registry().listeners.clone();
         if listeners.is_empty() && emulate_default_handler(signal).is_ok() {
+            continue;
+        }
+        if signal == SIGHUP {
+            logging::reopen();
             continue;
         }
         let name = signal_name(signal);

@@ -42,6 +42,8 @@ impl Handler for Echo {
     }
 
     async fn on_task_complete(&self, _done: &TaskOutput, cx: &Context) -> Result<Outputs> {
+        let worker = cx.worker_id().to_string();
+        drakkar::metrics::counter!("echoes_total", "worker" => worker).increment(1);
         let word = cx.client::<String>("word")?;
         Ok(Outputs::new().with(CustomPayload {
             kind: "keep".into(),
@@ -57,6 +59,8 @@ struct Keep {
     kept: mpsc::Sender<Vec<u8>>,
     /// Ready when it may connect.
     gate: tokio::sync::Mutex<Option<oneshot::Receiver<()>>>,
+    /// Whether it never answers.
+    is_stuck: bool,
     closed: Arc<AtomicBool>,
     name: &'static str,
 }
@@ -79,6 +83,9 @@ impl Sink for Keep {
         for item in batch.items() {
             self.kept.try_send(item.payload.value.to_vec()).expect("the test listens");
         }
+        if self.is_stuck {
+            std::future::pending::<()>().await;
+        }
         batch.all(Verdict::Confirmed)
     }
 
@@ -100,7 +107,7 @@ struct Kept {
 fn keep(name: &'static str, gate: Option<oneshot::Receiver<()>>) -> Kept {
     let (kept, payloads) = mpsc::channel(ROOM);
     let closed = Arc::new(AtomicBool::new(false));
-    let sink = Keep { kept, gate: gate.into(), closed: Arc::clone(&closed), name };
+    let sink = Keep { kept, gate: gate.into(), closed: Arc::clone(&closed), name, is_stuck: false };
     Kept { sink, payloads, closed }
 }
 
@@ -163,13 +170,17 @@ impl World {
     }
 
     fn config(&self) -> Config {
+        self.config_of(TOPIC, self.metrics)
+    }
+
+    fn config_of(&self, topic: &str, metrics: SocketAddr) -> Config {
         let text = format!(
-            "kafka: {{brokers: '{}', source_topic: {TOPIC}, consumer_group: g, \
+            "kafka: {{brokers: '{}', source_topic: {topic}, consumer_group: g, \
              fetch_wait_max_ms: 10, startup_align_enabled: false}}\n\
              metrics: {{host: 127.0.0.1, port: {}}}\n\
              logging: {{level: 'OFF'}}",
             self.cluster.bootstrap_servers(),
-            self.metrics.port()
+            metrics.port()
         );
         Config::from_yaml_str(&text, []).expect("valid")
     }
@@ -320,6 +331,70 @@ async fn an_app_delivers_commits_and_ends() {
     assert!(kept.closed.load(SeqCst));
     assert_eq!(world.committed(), Some(20));
     TcpListener::bind(world.metrics).expect("nobody listens there");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_sink_is_in_the_worker() {
+    let world = World::start();
+    let mut kept = keep("main", None);
+    kept.sink.is_stuck = true;
+    let app = world
+        .app()
+        .on_startup(|config| Ok(config.set("executor.drain_timeout_seconds", 1)?))
+        .sink(kept.sink);
+    let mut ears = Ears::new();
+    let (stop, running) =
+        spawn(app.worker_name("waits-for-a-sink").observer(Arc::clone(&ears.ear)));
+    ears.hear("polled").await;
+    // No task takes a slot, and none is settled.
+    let queued = format!("drakkar_total_queued {MESSAGES}");
+    let echoes = format!("echoes_total{{worker=\"waits-for-a-sink\"}} {MESSAGES}");
+    let lines = [queued.as_str(), "drakkar_executor_pool_active 0", echoes.as_str()];
+    world.wait_for_metrics(&lines).await;
+    stop.send(()).expect("it runs");
+    soon("the end", running).await.expect("no panic").expect("an orderly end");
+}
+
+#[tokio::test]
+async fn a_partition_that_another_worker_takes_leaves_the_page() {
+    const SHARED: &str = "shared";
+    let world = World::start();
+    world.cluster.create_topic(SHARED, 2).expect("created");
+    world.cluster.create_topic("shared_dlq", 1).expect("created");
+    let app = |metrics| {
+        let app = App::new(Echo).config(world.config_of(SHARED, metrics));
+        app.on_startup(|config| {
+            // The broker of this process lets a newcomer wait for as long as a session lasts.
+            config.set("kafka.session_timeout_ms", 3000)?;
+            Ok(config.set("kafka.heartbeat_interval_ms", 200)?)
+        })
+    };
+    let mut ears = Ears::new();
+    let sink = keep("main", None).sink;
+    let first = spawn(app(world.metrics).sink(sink).observer(Arc::clone(&ears.ear)));
+    ears.hear("polled").await;
+    let lag = |partition| format!("drakkar_consumer_lag{{partition=\"{partition}\"}} 0");
+    world.wait_for_metrics(&[&lag(0), &lag(1)]).await;
+
+    let second = spawn(app(free_port()).sink(keep("main", None).sink));
+    let one_is_left = async {
+        loop {
+            let (_, page) = world.get("/metrics").await;
+            let names = |partition| {
+                let label = format!("{{partition=\"{partition}\"}}");
+                page.lines().filter(|line| line.contains(&label)).count()
+            };
+            match (names(0), names(1)) {
+                (0, some) | (some, 0) if some > 0 => break,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    soon("the other's series go", one_is_left).await;
+    for (stop, running) in [first, second] {
+        stop.send(()).expect("it runs");
+        soon("the end", running).await.expect("no panic").expect("an orderly end");
+    }
 }
 
 #[tokio::test]

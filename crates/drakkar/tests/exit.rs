@@ -1,4 +1,4 @@
-//! A worker ends, and hears signals, whatever blocks its threads.
+//! A worker ends, and hears signals, whatever blocks its threads; it opens its log anew when it is told.
 //!
 //! The program is its own helper, hence no harness: how a process ends shows in a process only.
 #![expect(clippy::disallowed_methods, reason = "a blocked thread is what this is about")]
@@ -7,7 +7,7 @@ use drakkar::config::Config;
 use drakkar::prelude::*;
 use drakkar_mock_kafka::MockKafka;
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -25,7 +25,10 @@ fn main() -> ExitCode {
             a_start_that_fails_ends_the_process_though_a_thread_is_blocked();
             a_second_signal_is_heard_though_a_hook_blocks_the_runtime();
             a_signal_after_the_end_of_the_worker_ends_the_process();
-            say("3 checks passed");
+            a_log_that_was_moved_away_is_opened_anew_at_sighup();
+            sighup_ends_a_worker_without_a_log_file();
+            a_log_goes_to_standard_error_unless_told_otherwise();
+            say("6 checks passed");
         }
     }
     ExitCode::SUCCESS
@@ -53,6 +56,7 @@ impl Handler for Blocking {
                 Err("no".into())
             }
             "blocks-the-runtime" => for_ever(),
+            "works" | "works-with-a-log" | "works-with-a-log-file" => Ok(()),
             _ => Err("no".into()),
         }
     }
@@ -81,11 +85,16 @@ fn app() -> App<Blocking> {
     let mut arguments = std::env::args().skip(2);
     let mut next = || arguments.next().expect("the parent gives it");
     let (what, brokers, folder) = (next(), next(), next());
+    let logging = match what.as_str() {
+        "works-with-a-log-file" => format!("{{output: '{folder}/worker.log'}}"),
+        "works-with-a-log" => "{}".to_owned(),
+        _ => "{level: 'OFF'}".to_owned(),
+    };
     let text = format!(
         "kafka: {{brokers: '{brokers}', source_topic: jobs, startup_align_enabled: false}}\n\
          sinks: {{filesystem: {{out: {{base_path: '{folder}'}}}}}}\n\
          metrics: {{enabled: false}}\n\
-         logging: {{level: 'OFF'}}"
+         logging: {logging}"
     );
     App::new(Blocking(what)).config(Config::from_yaml_str(&text, []).expect("valid"))
 }
@@ -95,11 +104,15 @@ struct World {
     child: Child,
     output: BufReader<std::process::ChildStdout>,
     _cluster: MockKafka,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl World {
     fn start(mode: &str, what: &str) -> Self {
+        Self::start_with(mode, what, Stdio::inherit())
+    }
+
+    fn start_with(mode: &str, what: &str, stderr: Stdio) -> Self {
         let cluster = MockKafka::start(1).expect("it starts");
         cluster.create_topic("jobs", 1).expect("created");
         cluster.create_topic("jobs_dlq", 1).expect("created");
@@ -109,10 +122,11 @@ impl World {
             .arg(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .expect("it starts");
         let output = BufReader::new(child.stdout.take().expect("piped"));
-        Self { child, output, _cluster: cluster, _folder: folder }
+        Self { child, output, _cluster: cluster, folder }
     }
 
     fn hear(&mut self, wanted: &str) {
@@ -127,7 +141,7 @@ impl World {
     }
 
     /// Waits for the end of the process, and kills it if that does not come.
-    fn end(mut self) -> (ExitStatus, Duration) {
+    fn end(&mut self) -> (ExitStatus, Duration) {
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("it is ours") {
@@ -175,4 +189,51 @@ fn a_signal_after_the_end_of_the_worker_ends_the_process() {
     world.signal(Signal::TERM);
     let (status, _) = world.end();
     assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
+}
+
+fn a_log_that_was_moved_away_is_opened_anew_at_sighup() {
+    let mut world = World::start("worker", "works-with-a-log-file");
+    world.hear("ready");
+    let file = |name: &str| world.folder.path().join(name);
+    let (log, moved) = (file("worker.log"), file("worker.log.1"));
+    std::fs::rename(&log, &moved).expect("it is there");
+    world.signal(Signal::HUP);
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let began = Instant::now();
+    while !read(&log).contains("\"log_reopened\"") {
+        assert!(began.elapsed() < PATIENCE, "the log is not opened anew");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    world.signal(Signal::TERM);
+    let (status, _) = world.end();
+    assert_eq!(status.code(), Some(0));
+    let (before, after) = (read(&moved), read(&log));
+    assert!(before.contains("\"drakkar_starting\""), "{before}");
+    assert!(!before.contains("\"drakkar_stopped\""), "{before}");
+    assert!(after.contains("\"drakkar_stopped\""), "{after}");
+}
+
+fn sighup_ends_a_worker_without_a_log_file() {
+    let mut world = World::start("worker", "works");
+    world.hear("ready");
+    world.signal(Signal::HUP);
+    let (status, _) = world.end();
+    assert_eq!(status.signal(), Some(Signal::HUP.as_raw()));
+}
+
+fn a_log_goes_to_standard_error_unless_told_otherwise() {
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let mut world = World::start_with("worker", "works-with-a-log", writer.into());
+    world.hear("ready");
+    world.signal(Signal::TERM);
+    let (status, _) = world.end();
+    assert_eq!(status.code(), Some(0));
+    let mut log = String::new();
+    reader.read_to_string(&mut log).expect("text");
+    let parse = |line| serde_json::from_str::<serde_json::Value>(line).expect("JSON");
+    let lines: Vec<_> = log.lines().map(parse).collect();
+    let event = |line: Option<&serde_json::Value>| line.expect("a line")["event"].clone();
+    assert_eq!(event(lines.first()), "drakkar_starting");
+    assert_eq!(event(lines.last()), "drakkar_stopped");
+    assert!(lines.iter().all(|line| line["@timestamp"] == line["timestamp"]), "{log}");
 }

@@ -27,7 +27,8 @@ async fn the_log_of_a_failed_start_tells_the_sinks_and_why() {
     let log = folder.path().join("worker.log");
     let slots = drakkar::Cpus::available().count() + 1;
     let text = format!(
-        "kafka:\n  source_topic: jobs\n  security: {{protocol: sasl_plaintext, mechanism: PLAIN, \
+        "cluster_name: blue\n\
+         kafka:\n  source_topic: jobs\n  security: {{protocol: sasl_plaintext, mechanism: PLAIN, \
          username: me, password: {PASSWORD}}}\n\
          sinks: {{filesystem: {{first: {{base_path: '{out}'}}, second: {{base_path: '{out}'}}}}}}\n\
          executor: {{max_executors: {slots}}}\n\
@@ -47,6 +48,27 @@ async fn the_log_of_a_failed_start_tells_the_sinks_and_why() {
     let line = |event: &str| -> &Value {
         lines.iter().find(|line| line["event"] == event).unwrap_or_else(|| panic!("{lines:#?}"))
     };
+    for line in &lines {
+        for name in [
+            "@timestamp",
+            "log.level",
+            "message",
+            "service.name",
+            "ecs.version",
+            "timestamp",
+            "level",
+            "event",
+            "category",
+            "module",
+            "service_name",
+            "service_version",
+            "worker_id",
+            "consumer_group",
+            "cluster_name",
+        ] {
+            assert!(line[name].is_string(), "{name} is missing in {line}");
+        }
+    }
 
     let sinks = line("sinks_configured");
     assert_eq!(sinks["level"], "info");

@@ -64,6 +64,8 @@ impl<'b> Source<'b> {
             // a client, which no load of a user does.
             .set("compression.type", "none")
             .set("linger.ms", linger_millis)
+            // As most producers have it: a consumer holds whole batches, one of each partition.
+            .set("batch.size", "16384")
             .create_with_context(FirstFailure::default())
             .context("failed to make a producer")?;
         Ok(Self { topic, producer, count: Cell::new(0) })

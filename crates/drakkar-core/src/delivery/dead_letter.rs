@@ -311,7 +311,7 @@ mod tests {
         task.id = Some(TaskId::new("t-1"));
         Letter {
             content,
-            source: message(value),
+            source: Arc::new(message(value)),
             task: Some(TaskName::of(&task)),
             hook: Some(Hook::OnTaskComplete),
             error_kind: "timeout".to_owned(),
@@ -352,6 +352,7 @@ mod tests {
             ("source-partition", "3"),
             ("source-offset", "7"),
             ("source-timestamp", "5"),
+            ("source-timestamp-kind", "log_append"),
             ("source-headers", r#"[["trace","/w=="],["none",null]]"#),
             ("task-id", "t-1"),
             ("task-labels", r#"{"id":"x"}"#),
@@ -400,7 +401,7 @@ mod tests {
     #[test]
     fn even_large_source_headers_do_not_stop_a_letter() {
         let mut letter = letter(LetterContent::Message, b"v");
-        letter.source.headers.push("huge", Some(Bytes::from(vec![1; 20_000])));
+        Arc::make_mut(&mut letter.source).headers.push("huge", Some(Bytes::from(vec![1; 20_000])));
         let record = write(&letter, Some(6000));
         let value = record.value.as_ref().map_or(0, Bytes::len);
         assert!(record.headers.size_bytes() + value <= 6000 - FRAMING_BYTES);

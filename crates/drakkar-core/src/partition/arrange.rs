@@ -9,7 +9,9 @@ use crate::erased::AnyMessage;
 use drakkar_api::{Event, Hook, Offset, PendingTasks, Priority, Task, WindowId};
 use std::sync::Arc;
 
-type Arranged = Result<Vec<(Task, Priority)>, HookFailure>;
+/// Tasks and their priorities, each task made once and not moved again.
+pub(super) type Tasks = Vec<(Arc<Task>, Priority)>;
+type Arranged = Result<Tasks, HookFailure>;
 
 impl Partition {
     /// Calls `arrange` for at most `count` messages of a window, from number `first` on.
@@ -19,7 +21,7 @@ impl Partition {
         let messages = offsets.filter_map(|offset| self.messages.get(offset));
         let call = ArrangeCall {
             window: id,
-            messages: messages.map(|m| (m.source.clone(), m.typed.clone())).collect(),
+            messages: messages.map(|m| (Arc::clone(&m.source), m.typed.clone())).collect(),
             pending: PendingTasks::new(
                 self.tasks.values().map(|state| Arc::clone(&state.task)).collect(),
             ),
@@ -88,7 +90,7 @@ impl Partition {
     /// A task must name open messages of this partition, and there must not be too many. They are
     /// counted for each call of `arrange`: when a window is taken message by message, one message
     /// must not suffer for what its neighbours made; what are too many together waits.
-    fn check_tasks(&self, tasks: Vec<(Task, Priority)>) -> Arranged {
+    fn check_tasks(&self, tasks: Tasks) -> Arranged {
         let total = tasks.len();
         if total > self.config.window_tasks_max {
             let limit = self.config.window_tasks_max;
@@ -128,7 +130,7 @@ impl Partition {
         let unknown = task
             .source_offsets
             .iter()
-            .find(|offset| !self.messages.get(offset).is_some_and(&takes));
+            .find(|offset| !self.messages.get(offset).is_some_and(|message| takes(message)));
         match unknown {
             None => Ok(()),
             Some(offset) => Err(format!(
@@ -228,21 +230,21 @@ impl Partition {
         let is_of_another = |message: &MessageState| {
             message.phase == MessagePhase::Arranging && message.window != id
         };
-        let later = named().find(|(_, message)| message.is_some_and(is_of_another));
+        let later = named().find(|(_, message)| message.is_some_and(|m| is_of_another(m)));
         if let Some((offset, _)) = later {
             return Some(format!(
                 "a task names offset {offset}, which is not arranged yet: its window was divided, as \
                  it had more tasks than executor.max_tasks_per_window"
             ));
         }
-        let is_open = named().any(|(_, message)| message.is_some_and(MessageState::takes_arranged));
+        let is_open = named().any(|(_, message)| message.is_some_and(|m| m.takes_arranged()));
         let (first, _) = named().next().filter(|_| !is_open)?;
         Some(format!("a task names offset {first}, which was settled before the task could start"))
     }
 
     /// The window has its tasks: attaches all of them before any is started, so that no message
     /// completes between two of its tasks.
-    fn finish_arrange(&mut self, id: WindowId, tasks: Vec<(Task, Priority)>) {
+    fn finish_arrange(&mut self, id: WindowId, tasks: Tasks) {
         self.arranging = None;
         self.is_admission_stale = true;
         let window = self.windows.get_mut(&id).expect("the caller found it");

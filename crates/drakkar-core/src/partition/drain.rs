@@ -170,7 +170,7 @@ impl Partition {
         let beyond = self.tasks.iter_mut().filter(|(_, task)| {
             task.phase == TaskPhase::Waiting && task.offsets.first().copied() > frontier
         });
-        let withdraw = |(&key, task): (&TaskKey, &mut TaskState)| {
+        let withdraw = |(&key, task): (&TaskKey, &mut Box<TaskState>)| {
             task.phase = TaskPhase::Withdrawing;
             RunId::new(key)
         };

@@ -19,12 +19,12 @@ pub(crate) enum Input {
     Arranged {
         window: WindowId,
         messages: Vec<(Offset, AnyMessage)>,
-        result: Result<Vec<(Task, Priority)>, HookFailure>,
+        result: Result<Vec<(Arc<Task>, Priority)>, HookFailure>,
     },
     /// A run got a slot.
     TaskStarted { task: RunId, slot: usize, queue_wait: Duration },
     /// A run ended.
-    TaskFinished { task: RunId, execution: Execution },
+    TaskFinished { task: RunId, execution: Box<Execution> },
     /// An [`Effect::Hook`] returned.
     HookAnswered(HookAnswer),
     /// Payloads or dead letters are settled by their lane.
@@ -85,7 +85,7 @@ pub(crate) enum Effect {
 #[derive(Debug)]
 pub(crate) struct ArrangeCall {
     pub(crate) window: WindowId,
-    pub(crate) messages: Vec<(SourceMessage, Option<AnyMessage>)>,
+    pub(crate) messages: Vec<(Arc<SourceMessage>, Option<AnyMessage>)>,
     pub(crate) pending: PendingTasks,
 }
 
@@ -102,7 +102,7 @@ pub(crate) struct RunRequest {
 pub(crate) enum HookCall {
     TaskComplete { task: RunId, window: WindowId, output: Arc<TaskOutput> },
     Error { task: RunId, window: WindowId, failure: TaskFailure },
-    MessageComplete { offset: Offset, window: WindowId, group: AnyGroup },
+    MessageComplete { offset: Offset, window: WindowId, group: Box<AnyGroup> },
     WindowComplete { window: AnyCompletedWindow },
     DeliveryError { group: u64, offset: Offset, failure: DeliveryFailure },
 }
@@ -153,7 +153,7 @@ pub(crate) enum ItemEnd {
 #[derive(Debug)]
 pub(crate) struct Letter {
     pub(crate) content: LetterContent,
-    pub(crate) source: SourceMessage,
+    pub(crate) source: Arc<SourceMessage>,
     pub(crate) task: Option<TaskName>,
     pub(crate) hook: Option<Hook>,
     pub(crate) error_kind: String,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// The state of one registered message.
 #[derive(Debug)]
 pub(super) struct MessageState {
-    pub(super) source: SourceMessage,
+    pub(super) source: Arc<SourceMessage>,
     pub(super) typed: Option<AnyMessage>,
     token: Option<Token>,
     pub(super) window: WindowId,
@@ -25,7 +25,8 @@ pub(super) struct MessageState {
     pub(super) open_tasks: usize,
     /// How many tasks were ever scheduled for it.
     pub(super) tasks_total: u32,
-    history: History,
+    /// Empty if there is no such hook.
+    history: Option<Box<History>>,
     /// How often `on_message_complete` has failed.
     pub(super) hook_failures: u32,
     end: MessageEnd,
@@ -137,7 +138,7 @@ impl MessageState {
         formed_at: Instant,
     ) -> Self {
         Self {
-            source,
+            source: Arc::new(source),
             typed: None,
             token: Some(token),
             window,
@@ -146,10 +147,14 @@ impl MessageState {
             fate: Fate::Normal,
             open_tasks: 0,
             tasks_total: 0,
-            history: History::default(),
+            history: None,
             hook_failures: 0,
             end: MessageEnd::Completed,
         }
+    }
+
+    fn history(&mut self) -> &mut History {
+        self.history.get_or_insert_default()
     }
 
     /// Returns whether it is settled, but was doomed after that.
@@ -194,7 +199,7 @@ impl Partition {
         message.open_tasks += 1;
         message.tasks_total += 1;
         if keep {
-            message.history.tasks.push(Arc::clone(task));
+            message.history().tasks.push(Arc::clone(task));
         }
     }
 
@@ -210,17 +215,17 @@ impl Partition {
         let message = self.messages.get_mut(&offset).expect("a message outlives its tasks");
         message.open_tasks -= 1;
         if keep {
-            message.history.bytes += input_bytes;
-            self.held_bytes += input_bytes;
-        }
-        if let Some(output) = output.filter(|_| keep && end != TaskEnd::Replaced) {
-            let bytes = output.stdout().len() + output.stderr().len();
-            message.history.bytes += bytes;
-            self.held_bytes += bytes;
-            match end {
-                TaskEnd::Succeeded => message.history.results.push(Arc::clone(output)),
-                _ => message.history.errors.push(Arc::clone(output)),
+            let history = message.history();
+            let before = history.bytes;
+            history.bytes += input_bytes;
+            if let Some(output) = output.filter(|_| end != TaskEnd::Replaced) {
+                history.bytes += output.stdout().len() + output.stderr().len();
+                match end {
+                    TaskEnd::Succeeded => history.results.push(Arc::clone(output)),
+                    _ => history.errors.push(Arc::clone(output)),
+                }
             }
+            self.held_bytes += history.bytes - before;
         }
         if message.open_tasks == 0 && message.phase == MessagePhase::Working {
             self.complete_message(offset);
@@ -254,15 +259,16 @@ impl Partition {
         let message = self.messages.get_mut(&offset).expect("the caller found it");
         let is_last = message.hook_failures + 1 >= self.config.on_failure.hook_error.attempts_max;
         // Its bytes count until the message is done.
-        let History { tasks, results, errors, .. } = match is_last {
-            true => {
-                let bytes = message.history.bytes;
-                std::mem::replace(&mut message.history, History { bytes, ..History::default() })
+        let History { tasks, results, errors, .. } = match (&mut message.history, is_last) {
+            (None, _) => History::default(),
+            (Some(history), true) => {
+                let bytes = history.bytes;
+                std::mem::replace(&mut **history, History { bytes, ..History::default() })
             }
-            false => message.history.clone(),
+            (Some(history), false) => (**history).clone(),
         };
         let elapsed = self.now - message.formed_at;
-        let group = AnyGroup { message: typed, tasks, results, errors, elapsed };
+        let group = Box::new(AnyGroup { message: typed, tasks, results, errors, elapsed });
         let window = message.window;
         self.effects.push(Effect::Hook(HookCall::MessageComplete { offset, window, group }));
     }
@@ -284,7 +290,7 @@ impl Partition {
     /// Everything that the message's hooks put out is settled.
     pub(super) fn message_outputs_done(&mut self, offset: Offset) {
         let message = self.messages.get_mut(&offset).expect("it is completing");
-        self.held_bytes -= std::mem::take(&mut message.history.bytes);
+        self.held_bytes -= message.history.take().map_or(0, |history| history.bytes);
         match message.fate {
             Fate::DeadLetter(_) => self.dead_letter_message(offset),
             Fate::Normal => self.settle_message(offset, MessageEnd::Completed),
@@ -301,7 +307,7 @@ impl Partition {
         message.phase = MessagePhase::DeadLettering;
         let letter = Letter {
             content: LetterContent::Message,
-            source: message.source.clone(),
+            source: Arc::clone(&message.source),
             task: cause.task.clone(),
             hook: cause.hook,
             error_kind: cause.kind.clone(),

@@ -171,7 +171,7 @@ impl Partition {
                 attempts_before: BTreeMap::new(),
                 handler_retries: 0,
             };
-            self.groups.insert(key, group);
+            self.groups.insert(key, Box::new(group));
         }
         if cfg!(drakkar_fault = "task_outputs_not_awaited") && matches!(owner, Owner::Task(_))
             || cfg!(drakkar_fault = "message_outputs_not_awaited")
@@ -300,7 +300,7 @@ impl Partition {
     fn dead_letter_group(&mut self, key: u64) {
         let offset = self.owner_offset(key);
         let (task, hook) = self.owner_origin(key);
-        let source = self.messages[&offset].source.clone();
+        let source = Arc::clone(&self.messages[&offset].source);
         let group = self.groups.get_mut(&key).expect("the caller found it");
         let failed = std::mem::take(&mut group.failed);
         group.pending = failed.len();
@@ -309,7 +309,7 @@ impl Partition {
             let (id, payload) = self.groups[&key].payloads[index as usize].clone();
             let letter = Letter {
                 content: LetterContent::Payload { payload, sink: sink.clone(), id },
-                source: source.clone(),
+                source: Arc::clone(&source),
                 task: task.clone(),
                 hook: Some(hook),
                 error_kind: error.kind().as_str().to_owned(),

@@ -6,8 +6,8 @@ use super::output::Owner;
 use super::{HookFailure, Partition, Timer};
 use crate::failure::FailureAction;
 use drakkar_api::{
-    ErrorAction, Event, Execution, Hook, Offset, Outputs, Priority, RunId, Task, TaskFailure,
-    TaskId, TaskOutcome, TaskOutput, TaskPath, WindowId,
+    Epoch, ErrorAction, Event, Execution, Hook, Offset, Outputs, Priority, RunId, Task,
+    TaskFailure, TaskId, TaskOutcome, TaskOutput, TaskPath, WindowId,
 };
 use smallvec::SmallVec;
 use std::fmt::Write as _;
@@ -78,12 +78,37 @@ impl TaskPhase {
     }
 }
 
+/// Makes the ids of tasks. Those of one moment have their beginning in common.
+#[derive(Debug, Default)]
+pub(super) struct TaskIds {
+    micros: u128,
+    /// The text of the last id.
+    text: String,
+    /// How much of `text` is the same for all tasks of the moment.
+    common: usize,
+}
+
+impl TaskIds {
+    fn make(&mut self, micros: u128, partition: i32, epoch: Epoch, key: TaskKey) -> TaskId {
+        if self.text.is_empty() || self.micros != micros {
+            self.micros = micros;
+            self.text.clear();
+            write!(self.text, "t-{micros:012x}-{partition}-{:x}-", epoch.get())
+                .expect("a string takes all");
+            self.common = self.text.len();
+        }
+        self.text.truncate(self.common);
+        write!(self.text, "{key:08x}").expect("a string takes all");
+        TaskId::new(self.text.as_str())
+    }
+}
+
 impl Partition {
     /// Makes a task known to its window and messages, without starting it.
     pub(super) fn attach(
         &mut self,
         window: WindowId,
-        mut task: Task,
+        mut task: Arc<Task>,
         priority: Priority,
         generation: u32,
     ) -> TaskKey {
@@ -93,15 +118,14 @@ impl Partition {
         offsets.sort_unstable();
         offsets.dedup();
         // Messages that were settled while the window was taken one by one need the task no more.
-        offsets
-            .retain(|offset| self.messages.get(offset).is_some_and(MessageState::takes_arranged));
+        offsets.retain(|offset| self.messages.get(offset).is_some_and(|m| m.takes_arranged()));
         debug_assert!(!offsets.is_empty(), "a task that nobody needs is refused");
         if task.id.is_none() {
-            task.id = Some(self.make_task_id(key));
+            let id = self.make_task_id(key);
+            Arc::make_mut(&mut task).id = Some(id);
         }
         let input_bytes = task.size_bytes();
         self.held_bytes += input_bytes;
-        let task = Arc::new(task);
         let first = offsets.first().and_then(|offset| self.messages.get(offset));
         let ordinal = first.map_or(0, |message| message.tasks_total);
         for &offset in &offsets {
@@ -124,22 +148,14 @@ impl Partition {
             output: None,
             output_bytes: 0,
         };
-        self.tasks.insert(key, state);
+        self.tasks.insert(key, Box::new(state));
         key
     }
 
     /// Makes an id that sorts by time inside its partition and is unique inside this process.
     fn make_task_id(&mut self, key: TaskKey) -> TaskId {
-        self.id_text.clear();
-        write!(
-            self.id_text,
-            "t-{:012x}-{}-{:x}-{key:08x}",
-            self.now.since_origin().as_micros(),
-            self.id.partition(),
-            self.epoch.get(),
-        )
-        .expect("a string takes all");
-        TaskId::new(self.id_text.as_str())
+        let micros = self.now.since_origin().as_micros();
+        self.task_ids.make(micros, self.id.partition(), self.epoch, key)
     }
 
     /// Starts the next attempt of a task.
@@ -365,7 +381,7 @@ impl Partition {
             .zip(priorities)
             .map(|(mut task, priority)| {
                 task.parent = task.parent.or_else(|| parent.clone());
-                self.attach(window, task, priority, generation)
+                self.attach(window, Arc::new(task), priority, generation)
             })
             .collect();
         self.settle_task(key, TaskEnd::Replaced);

@@ -26,7 +26,7 @@ impl Handler for Plain {
     }
 }
 
-fn decode(source: SourceMessage) -> AnyMessage {
+fn decode(source: Arc<SourceMessage>) -> AnyMessage {
     DynHandler::decode(&Plain, source).expect("nothing panics")
 }
 
@@ -281,7 +281,7 @@ impl World {
         let gone: Vec<Open> = gone;
         for open in gone {
             let Open::Waiting(task, _) = open else { unreachable!("only those were taken") };
-            let execution = Execution::without_process(TaskOutcome::Cancelled);
+            let execution = Box::new(Execution::without_process(TaskOutcome::Cancelled));
             let effects = self.machine.handle(Input::TaskFinished { task, execution }, self.now);
             self.perform(effects);
         }
@@ -307,7 +307,7 @@ impl World {
                     true => TaskOutcome::ExitCode(1),
                     false => TaskOutcome::Success,
                 };
-                let execution = Execution::without_process(outcome);
+                let execution = Box::new(Execution::without_process(outcome));
                 self.handle(Input::TaskFinished { task, execution });
             }
             Open::Hook(call) => self.answer_hook(call),
@@ -373,11 +373,12 @@ impl World {
                     if self.draw(10) == 0 {
                         task.precomputed = Some(drakkar_api::Precomputed::stdout("x"));
                     }
-                    tasks.push((task, Priority::default()));
+                    tasks.push((Arc::new(task), Priority::default()));
                 }
             }
             if self.draw(4) == 0 {
-                tasks.push((Task::for_offsets(offsets), Priority::default()));
+                let task = Arc::new(Task::for_offsets(offsets));
+                tasks.push((task, Priority::default()));
             }
             Ok(tasks)
         };
@@ -574,14 +575,14 @@ fn an_expired_drain_commits_what_is_finished() {
     world.produce(2);
     let Some(Open::Arrange(call)) = world.open.pop() else { panic!("a window is arranged") };
     let offsets: Vec<_> = call.messages.iter().map(|(source, _)| source.offset).collect();
-    let task = |offset: Offset| (Task::for_offset(offset), Priority::default());
+    let task = |offset: Offset| (Arc::new(Task::for_offset(offset)), Priority::default());
     let result = Ok(offsets.iter().map(|&offset| task(offset)).collect());
     world.handle(Input::Arranged { window: call.window, messages: Vec::new(), result });
     for task in [RunId::new(1), RunId::new(2)] {
         world.handle(Input::TaskStarted { task, slot: 0, queue_wait: Duration::ZERO });
     }
     world.open.clear();
-    let execution = Execution::without_process(TaskOutcome::Success);
+    let execution = Box::new(Execution::without_process(TaskOutcome::Success));
     world.handle(Input::TaskFinished { task: RunId::new(1), execution });
     world.handle(Input::Drain(DrainCause::Revoke));
     assert_eq!(world.over, None, "the second task runs");
@@ -611,7 +612,7 @@ fn an_answer_beyond_the_line_waits_until_the_line_moves() {
     let Some(Open::Arrange(call)) = world.open.pop() else { panic!("a window is arranged") };
     let messages: Vec<_> = call.messages.into_iter().map(|(m, _)| (m.offset, decode(m))).collect();
     let offsets: Vec<_> = messages.iter().map(|(offset, _)| *offset).collect();
-    let task = |offset: Offset| (Task::for_offset(offset), Priority::default());
+    let task = |offset: Offset| (Arc::new(Task::for_offset(offset)), Priority::default());
     let result = Ok(vec![task(offsets[0]), task(offsets[2])]);
     world.handle(Input::Arranged { window: call.window, messages, result });
     let start = |task| Input::TaskStarted { task, slot: 0, queue_wait: Duration::ZERO };
@@ -630,7 +631,7 @@ fn an_answer_beyond_the_line_waits_until_the_line_moves() {
     world.open.retain(|open| !matches!(open, Open::Waiting(..) | Open::Hook(_)));
     world.perform(effects);
     for run in 1..=2 {
-        let execution = Execution::without_process(TaskOutcome::Success);
+        let execution = Box::new(Execution::without_process(TaskOutcome::Success));
         world.handle(Input::TaskFinished { task: RunId::new(run), execution });
     }
     world.run_dry();
@@ -653,14 +654,14 @@ fn an_executor_that_closes_during_a_drain_is_not_asked_again() {
     world.produce(1);
     let Some(Open::Arrange(call)) = world.open.pop() else { panic!("a window is arranged") };
     let offset = call.messages[0].0.offset;
-    let tasks = vec![(Task::for_offset(offset), Priority::default()); 2];
+    let tasks = vec![(Arc::new(Task::for_offset(offset)), Priority::default()); 2];
     let messages = Vec::new();
     world.handle(Input::Arranged { window: call.window, messages, result: Ok(tasks) });
     world.handle(Input::TaskStarted { task: RunId::new(1), slot: 0, queue_wait: Duration::ZERO });
     world.handle(Input::Drain(DrainCause::Revoke));
     world.open.clear();
     for task in [RunId::new(1), RunId::new(2)] {
-        let execution = Execution::without_process(TaskOutcome::Cancelled);
+        let execution = Box::new(Execution::without_process(TaskOutcome::Cancelled));
         world.handle(Input::TaskFinished { task, execution });
     }
     assert!(world.open.is_empty(), "nothing is submitted again: {:?}", world.open);

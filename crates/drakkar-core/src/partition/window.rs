@@ -1,15 +1,14 @@
 //! Windows: formed from the queue, finished when their tasks and messages are settled.
 
+use super::arrange::Tasks;
 use super::effect::{Effect, HookCall};
 use super::message::{Fate, MessagePhase, MessageState};
 use super::output::Owner;
 use super::{HookFailure, Partition};
 use crate::backpressure::Admission;
 use crate::erased::AnyCompletedWindow;
-use drakkar_api::{
-    Event, Instant, Offset, SourceError, SourceErrorKind, Task, TaskOutput, WindowId,
-};
-use drakkar_api::{Outputs, Priority};
+use drakkar_api::Outputs;
+use drakkar_api::{Event, Instant, Offset, SourceError, SourceErrorKind, TaskOutput, WindowId};
 use std::sync::Arc;
 
 /// The state of one window.
@@ -22,7 +21,7 @@ pub(super) struct WindowState {
     pub(super) is_rest: bool,
     /// Tasks that `arrange` returned so far, while the window is taken message by message, and for
     /// which message it was called.
-    pub(super) collected: Vec<(Offset, Vec<(Task, Priority)>)>,
+    pub(super) collected: Vec<(Offset, Tasks)>,
     pub(super) open_tasks: usize,
     /// Messages that are not settled.
     pub(super) open_messages: usize,
@@ -87,7 +86,8 @@ impl Partition {
                 Ok(token) => {
                     self.held_bytes += bytes;
                     self.busy_messages += 1;
-                    self.messages.insert(offset, MessageState::new(source, token, id, self.now));
+                    let message = MessageState::new(source, token, id, self.now);
+                    self.messages.insert(offset, Box::new(message));
                     offsets.push(offset);
                 }
                 Err(repeat) => {
@@ -252,7 +252,7 @@ impl Partition {
         let window = self.windows.get_mut(&id).expect("its hook was called");
         window.phase = WindowPhase::DeadLettering;
         let needs_letter =
-            |offset: &Offset| self.messages.get(offset).is_some_and(MessageState::needs_letter);
+            |offset: &Offset| self.messages.get(offset).is_some_and(|m| m.needs_letter());
         let doomed: Vec<_> = window.messages.iter().copied().filter(needs_letter).collect();
         window.open_messages += doomed.len();
         self.busy_messages += doomed.len();

@@ -532,6 +532,8 @@ async fn an_arrange_that_hangs_does_not_stop_the_other_partitions() {
     world.until_committed(1, 100).await;
     assert!(began.elapsed() < SECOND * 30, "{:?}", began.elapsed());
     assert!(handed_over(&world) <= 10 + 40 + 100, "its buffer bounds it");
+    let load = world.status.load();
+    assert_eq!((load.count, load.total), (0, 10 + 40), "left out, and still there");
     assert!(world.source.revoke(&[partition(0)]).await);
     assert_eq!((world.committed(0), world.status.load().count), (None, 0));
     world.finish().await;

@@ -2,9 +2,10 @@
 //! letters.
 
 use crate::world::{MILLISECOND, SECOND, Setup, input, partition, record};
+use bytes::Bytes;
 use drakkar_api::{
-    BatchLimits, DeliveryAction, FileLine, Hook, Outputs, Payload, RawInput, SinkError,
-    SinkErrorKind, Task,
+    BatchLimits, DeliveryAction, FileLine, Headers, Hook, HookError, KafkaRecord, Outputs, Payload,
+    RawInput, SinkError, SinkErrorKind, Task, TimestampKind,
 };
 use drakkar_core::SendFailurePolicy;
 use drakkar_testkit::{Answer, FakeRun, FakeSink, Offer, Reaction, TestHandler};
@@ -485,5 +486,57 @@ async fn backoff_grows_between_automatic_retries() {
         assert!(*wait >= full / 2 && *wait <= full + MILLISECOND, "{waits:?}");
     }
     assert_eq!(waits.len(), 5);
+    world.finish().await;
+}
+
+// Promise: DL-4
+#[tokio::test(start_paused = true)]
+async fn headers_and_timestamps_go_from_the_source_to_hooks_records_and_letters() {
+    let mut headers = Headers::new();
+    headers.push("trace", Some(Bytes::from_static(b"\xff1")));
+    headers.push("trace", None);
+    let given = headers.clone();
+    let handler = TestHandler::new()
+        .with_arrange(move |window, _| {
+            for message in window.messages() {
+                assert_eq!(message.headers(), &given);
+                let (at, kind) = message.timestamp().expect("the source knows");
+                assert_eq!((at.millis(), kind), (message.offset().get(), TimestampKind::Create));
+            }
+            Ok::<_, HookError>(window.messages().map(Task::for_message).collect())
+        })
+        .with_message_complete(|group, _| {
+            let value = group.message.value().cloned().unwrap_or_default();
+            let record = KafkaRecord::bytes(value).header("first", "1");
+            Ok(Outputs::new().with(record.headers(group.message.headers())))
+        });
+    let rejects_bad = |offers: &[Offer<KafkaRecord>]| {
+        Reaction::answers(offers.iter().map(|offer| match offer.payload.value.as_deref() {
+            Some(b"bad") => Answer::rejected(),
+            _ => Answer::Confirm,
+        }))
+    };
+    let setup = Setup::new(handler).sink(|sink| sink.react_with(rejects_bad));
+    let world = setup.start(&[]).await;
+    for value in ["good", "bad"] {
+        world.broker.append(&partition(0), None, Some(value.into()), headers.clone());
+    }
+    world.until_committed(0, 2).await;
+
+    let pairs = |headers: &Headers| -> Vec<_> {
+        headers.iter().map(|(name, value)| (name.to_owned(), value.cloned())).collect()
+    };
+    let sent = world.sink.applied().pop().expect("the good one").payload;
+    let mut expect = vec![("first".to_owned(), Some(Bytes::from_static(b"1")))];
+    expect.extend(pairs(&headers));
+    assert_eq!(pairs(&sent.headers), expect);
+    let letter = world.letters.applied().pop().expect("the bad one").payload;
+    for (name, value) in [
+        ("drakkar-source-headers", r#"[["trace","/zE="],["trace",null]]"#),
+        ("drakkar-source-timestamp", "1"),
+        ("drakkar-source-timestamp-kind", "create"),
+    ] {
+        assert_eq!(letter.headers.get(name).map(|value| &value[..]), Some(value.as_bytes()));
+    }
     world.finish().await;
 }

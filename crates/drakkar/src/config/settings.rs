@@ -18,6 +18,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The configuration of a worker: every setting is present, checked and of its declared type.
 ///
@@ -199,8 +200,11 @@ impl Config {
             enabled && self.written.contains_key(section)
         };
         if is_on("debug") && !compiled::is_debug_compiled() {
-            warnings
-                .push("debug: this build has no debug server; the section has no effect".into());
+            warnings.push(
+                "debug: this build has no debug server; of the section only log_min_duration_ms has \
+                 an effect"
+                    .into(),
+            );
         }
         if is_on("cache") && !compiled::is_cache_compiled() {
             warnings.push("cache: this build has no cache; the section has no effect".into());
@@ -341,6 +345,12 @@ impl Config {
             output: text(settings, "output").to_owned(),
             filter: self.log_filter().map(|(_, filter)| filter.to_owned()),
         }
+    }
+
+    /// Returns the duration from which a task is logged as slow.
+    pub(crate) fn slow_task_duration(&self) -> Duration {
+        let millis = self.section("debug").get("log_min_duration_ms").and_then(Value::as_u64);
+        Duration::from_millis(millis.unwrap_or_default())
     }
 
     /// Returns the worker's name: the value of the variable that `worker_name_env` names, else

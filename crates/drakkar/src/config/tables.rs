@@ -307,7 +307,7 @@ const LOGGING: Section = Section {
             NAME,
             "stderr",
             "`stderr`, `stdout`, or a file that is appended to; `{worker_id}` and `{cluster_name}` \
-             are filled in, and missing folders are made.",
+             are filled in, missing folders are made, and at SIGHUP it is opened anew.",
         ),
     ],
 };
@@ -344,9 +344,14 @@ const DEBUG: Section = Section {
             "log_min_duration_ms",
             at_least(0),
             "500",
-            "The duration from which a task is logged.",
+            "A task that takes as long or longer is logged as slow, also without a debug server.",
         ),
-        field("ws_min_duration_ms", at_least(0), "500", "The same for the event stream."),
+        field(
+            "ws_min_duration_ms",
+            at_least(0),
+            "500",
+            "The duration from which a task is in the event stream.",
+        ),
         field("event_min_duration_ms", at_least(0), "0", "The same for stored events."),
         field("output_min_duration_ms", at_least(0), "500", "The same for stored outputs."),
         field("prometheus_url", TEXT, "\"\"", "The address of Prometheus, for links."),

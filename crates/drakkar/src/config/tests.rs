@@ -6,6 +6,7 @@ use super::settings::Draft;
 use super::*;
 use drakkar_core::SendFailurePolicy;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -602,4 +603,11 @@ fn files_that_cannot_be_used_are_named() {
     std::fs::remove_file(&path).expect("removed");
     std::fs::create_dir(&path).expect("made");
     check(ConfigErrorKind::Io, &["failed to read"]);
+}
+
+#[test]
+fn a_task_is_slow_as_the_configuration_says() {
+    let slow = |text| load(text, &[]).expect("valid").slow_task_duration();
+    assert_eq!(slow(""), Duration::from_millis(500));
+    assert_eq!(slow("debug: {enabled: false, log_min_duration_ms: 20}"), Duration::from_millis(20));
 }

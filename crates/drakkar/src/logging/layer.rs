@@ -54,10 +54,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::logging::LogError;
+    use crate::logging::output::LineOutput;
     use serde_json::{Value, json};
     use std::io::Write;
     use std::sync::Mutex;
     use std::time::Duration;
+    use tracing_subscriber::filter::EnvFilter;
     use tracing_subscriber::layer::SubscriberExt;
 
     #[derive(Clone, Default)]
@@ -74,8 +77,23 @@ pub(super) mod tests {
         }
     }
 
+    impl LineOutput for Memory {
+        fn reopen(&mut self) -> Result<(), LogError> {
+            Ok(())
+        }
+    }
+
     /// Runs `log` and answers the lines.
     pub(crate) fn lines(format: LogFormat, log: impl FnOnce()) -> Vec<String> {
+        lines_through("trace", format, log)
+    }
+
+    /// Runs `log` and answers the lines that pass a filter.
+    pub(crate) fn lines_through(
+        filter: &str,
+        format: LogFormat,
+        log: impl FnOnce(),
+    ) -> Vec<String> {
         let memory = Memory::default();
         let queue = LineQueue::start(Box::new(memory.clone()), 1000, 1_000_000).expect("a thread");
         let identity = LineIdentity {
@@ -84,7 +102,9 @@ pub(super) mod tests {
             cluster_name: String::new(),
         };
         let layer = LineLayer::new(format, identity, Arc::clone(&queue));
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
+        let filter = EnvFilter::new(filter);
+        let subscriber = tracing_subscriber::registry().with(filter).with(layer);
+        tracing::subscriber::with_default(subscriber, log);
         queue.flush(Duration::from_secs(10));
         let text = String::from_utf8(memory.0.lock().expect("no panic").clone()).expect("UTF-8");
         text.lines().map(ToOwned::to_owned).collect()
@@ -102,11 +122,26 @@ pub(super) mod tests {
             tracing::info!(target: "my_app", answer = 42, partition = 4, "hello {}", "you");
             tracing::error!(level = "odd", worker_id = "forged", ratio = f64::NAN, "");
             tracing::debug!(event = "named", "and described");
+            tracing::info!(log.level = "odd", service.name = "forged", event = 7, "numbered");
         });
         let parsed: Vec<Value> =
             written.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-        assert_eq!(parsed.len(), 4);
-        for line in &parsed {
+        assert_eq!(parsed.len(), 5);
+        for (line, text) in parsed.iter().zip(&written) {
+            for [ecs, own] in [
+                ["@timestamp", "timestamp"],
+                ["log.level", "level"],
+                ["service.name", "service_name"],
+                ["service.version", "service_version"],
+                ["service.node.name", "worker_id"],
+            ] {
+                assert!(line[ecs].is_string(), "{ecs} is missing in {text}");
+                assert_eq!(line[ecs], line[own], "{ecs}");
+                // A parser takes the last of two; others refuse the line.
+                assert_eq!(text.matches(&format!("\"{ecs}\":")).count(), 1, "{text}");
+            }
+            assert_eq!(line["ecs.version"], "8.11.0");
+            assert!(line["message"].is_string() && line["category"].is_string(), "{text}");
             assert_eq!(line["service_name"], "drakkar");
             assert_eq!(line["service_version"], env!("CARGO_PKG_VERSION"));
             assert_eq!(line["worker_id"], "w\"1");
@@ -129,6 +164,10 @@ pub(super) mod tests {
             [json!("info"), json!("hello you"), json!("app"), json!(4)]
         );
         assert_eq!((&parsed[1]["answer"], &parsed[1]["module"]), (&json!(42), &json!("my_app")));
+        assert_eq!(parsed[0]["message"], "commit_failed", "a line without a text has its name");
+        assert_eq!(parsed[1]["message"], "hello you");
+        assert_eq!(parsed[0]["module"], "drakkar.logging.layer.tests");
+        assert_eq!(parsed[0]["log.logger"], "drakkar::logging::layer::tests");
         assert_eq!(parsed[2]["level"], "error");
         assert_eq!(
             (&parsed[2]["level_"], &parsed[2]["worker_id_"]),
@@ -142,6 +181,27 @@ pub(super) mod tests {
             (&parsed[3]["event"], &parsed[3]["message"]),
             (&json!("named"), &json!("and described"))
         );
+        assert_eq!(
+            ["event", "event_", "log.level_", "service.name_"].map(|key| parsed[4][key].clone()),
+            [json!("numbered"), json!(7), json!("odd"), json!("forged")]
+        );
+    }
+
+    #[test]
+    fn a_line_without_a_category_gets_that_of_its_part() {
+        let written = lines(LogFormat::Json, || {
+            tracing::info!(target: "librdkafka", "x");
+            tracing::info!(target: "drakkar_source_kafka::poll", "x");
+            tracing::info!(target: "drakkar_sink_file::sink", "x");
+            tracing::info!(target: "drakkar_exec::child", "x");
+            tracing::info!(target: "drakkar_core::engine", "x");
+            tracing::info!(target: "drakkar_words", "the program's own crate");
+        });
+        let categories: Vec<Value> = written
+            .iter()
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["category"].clone())
+            .collect();
+        assert_eq!(categories, ["kafka", "kafka", "sink", "executor", "lifecycle", "app"]);
     }
 
     /// Reads how much text the fields of a span hold, each time that one is recorded.

@@ -25,17 +25,29 @@ pub(crate) struct LineIdentity {
 }
 
 /// The keys that the line itself uses; a field of that name gets an underscore.
-const RESERVED: [&str; 9] = [
+const RESERVED: [&str; 18] = [
+    "@timestamp",
     "timestamp",
+    "log.level",
     "level",
     "message",
+    "event",
+    "category",
+    "log.logger",
     "module",
+    "ecs.version",
+    "service.name",
     "service_name",
+    "service.version",
     "service_version",
+    "service.node.name",
     "worker_id",
     "consumer_group",
     "cluster_name",
 ];
+
+/// The version of the Elastic Common Schema whose names a line has beside those of the original.
+const ECS_VERSION: &str = "8.11.0";
 
 /// The fields of an event or a span, in the order of the code. Every call of a hook has a span and few
 /// write a line, so what is cheap here is to take fields in.
@@ -192,9 +204,14 @@ pub(super) struct LineFormat {
 impl LineFormat {
     pub(super) fn new(format: LogFormat, identity: &LineIdentity) -> Self {
         let mut text = String::new();
+        let version = env!("CARGO_PKG_VERSION");
         for (name, value) in [
+            ("ecs.version", ECS_VERSION),
+            ("service.name", "drakkar"),
             ("service_name", "drakkar"),
-            ("service_version", env!("CARGO_PKG_VERSION")),
+            ("service.version", version),
+            ("service_version", version),
+            ("service.node.name", &identity.worker_id),
             ("worker_id", &identity.worker_id),
             ("consumer_group", &identity.consumer_group),
             ("cluster_name", &identity.cluster_name),
@@ -214,28 +231,32 @@ impl LineFormat {
         }
     }
 
+    /// Says what every line says under the names of the original and of the Elastic Common Schema.
     fn json(&self, now: SystemTime, metadata: &Metadata<'_>, fields: &Fields) -> String {
-        let mut line = String::with_capacity(512);
+        let mut line = String::with_capacity(1024);
         line.push('{');
-        put_pair(&mut line, "timestamp", &timestamp(now).into());
-        put_pair(&mut line, "level", &level_word(*metadata.level()).into());
+        let mut put_both = |names: [&str; 2], value: Value| {
+            names.iter().for_each(|name| put_pair(&mut line, name, &value));
+        };
+        put_both(["@timestamp", "timestamp"], timestamp(now).into());
+        put_both(["log.level", "level"], level_word(*metadata.level()).into());
         // What has no name of its own is named by its message, as in the original.
         let (event, message) = event_and_message(fields);
+        put_pair(&mut line, "message", &message.unwrap_or(event).into());
         put_pair(&mut line, "event", &event.into());
-        if let Some(message) = message {
-            put_pair(&mut line, "message", &message.into());
-        }
         put_pair(&mut line, "category", &category(metadata, fields).into());
         for (name, value) in fields.iter() {
-            match name {
-                "event" | "category" => {}
-                name if RESERVED.contains(&name) => {
-                    put_pair(&mut line, &format!("{name}_"), &value);
+            match (name, &value) {
+                ("event" | "category", Value::String(_)) => {}
+                (name, value) if RESERVED.contains(&name) => {
+                    put_pair(&mut line, &format!("{name}_"), value);
                 }
-                name => put_pair(&mut line, name, &value),
+                (name, value) => put_pair(&mut line, name, value),
             }
         }
-        put_pair(&mut line, "module", &metadata.target().into());
+        let target = metadata.target();
+        put_pair(&mut line, "log.logger", &target.into());
+        put_pair(&mut line, "module", &target.replace("::", ".").into());
         line.push(',');
         line.push_str(&self.identity);
         line.push_str("}\n");
@@ -282,12 +303,18 @@ fn event_and_message(fields: &Fields) -> (&str, Option<&str>) {
     }
 }
 
-/// Returns what the line is about: the event's own word, else whether it is ours.
+/// Returns what the line is about: the event's own word, else that of the part it comes from.
 fn category<'a>(metadata: &Metadata<'_>, fields: &'a Fields) -> &'a str {
-    match fields.text("category") {
-        Some(category) => category,
-        None if metadata.target().starts_with("drakkar") => "lifecycle",
-        None => "app",
+    if let Some(category) = fields.text("category") {
+        return category;
+    }
+    let target = metadata.target();
+    match target.split_once("::").map_or(target, |(crate_name, _)| crate_name) {
+        "librdkafka" | "drakkar_kafka" | "drakkar_source_kafka" => "kafka",
+        "drakkar_sink_kafka" | "drakkar_sink_file" => "sink",
+        "drakkar_exec" => "executor",
+        "drakkar" | "drakkar_core" => "lifecycle",
+        _ => "app",
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::LineIdentity;
 use super::setup::LogError;
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 /// Where log lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,27 +65,79 @@ impl Output {
 }
 
 /// Where the writer's thread puts the lines.
-pub(super) type LineSink = Box<dyn Write + Send>;
+pub(super) trait LineOutput: Write + Send {
+    /// Opens what has a name anew, because somebody has moved it away; else does nothing.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened. What is open stays so then.
+    fn reopen(&mut self) -> Result<(), LogError>;
+}
+
+pub(super) type LineSink = Box<dyn LineOutput>;
+
+impl LineOutput for io::Stderr {
+    fn reopen(&mut self) -> Result<(), LogError> {
+        Ok(())
+    }
+}
+
+impl LineOutput for io::Stdout {
+    fn reopen(&mut self) -> Result<(), LogError> {
+        Ok(())
+    }
+}
+
+/// A file that is appended to.
+struct LogFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl LogFile {
+    fn open(path: PathBuf) -> Result<Self, LogError> {
+        match open_to_append(&path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(source) => Err(LogError::Open { path, source }),
+        }
+    }
+}
+
+/// Opens a file, and makes it and the folders above it if they are missing.
+fn open_to_append(path: &Path) -> io::Result<File> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    OpenOptions::new().append(true).create(true).open(path)
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl LineOutput for LogFile {
+    fn reopen(&mut self) -> Result<(), LogError> {
+        *self = Self::open(self.path.clone())?;
+        Ok(())
+    }
+}
 
 impl Output {
     /// Opens the output; a file is appended to, and missing folders are made.
     pub(super) fn open(&self, identity: &LineIdentity) -> Result<LineSink, LogError> {
         let parts = match self {
-            Self::Stderr => return Ok(Box::new(std::io::stderr())),
-            Self::Stdout => return Ok(Box::new(std::io::stdout())),
+            Self::Stderr => return Ok(Box::new(io::stderr())),
+            Self::Stdout => return Ok(Box::new(io::stdout())),
             Self::File(parts) => parts,
         };
         let path: String = parts.iter().map(|part| part.filled(identity)).collect();
-        let open = || {
-            if let Some(parent) = Path::new(&path).parent() {
-                std::fs::create_dir_all(parent)?;
-            }
-            OpenOptions::new().append(true).create(true).open(&path)
-        };
-        match open() {
-            Ok(file) => Ok(Box::new(file)),
-            Err(source) => Err(LogError::Open { path, source }),
-        }
+        Ok(Box::new(LogFile::open(path.into())?))
     }
 }
 
@@ -142,6 +194,31 @@ mod tests {
         }
         let path = folder.path().join("blue/.._w_1.log");
         assert_eq!(std::fs::read_to_string(path).expect("there"), "line\nline\n");
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_made_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, moved) = (folder.path().join("a/log"), folder.path().join("moved"));
+        let output = Output::parse(&path.display().to_string()).expect("valid");
+        let mut sink = output.open(&LineIdentity::default()).expect("it can be made");
+        let write = |sink: &mut LineSink, text: &str| {
+            sink.write_all(text.as_bytes()).expect("written");
+        };
+        let read = |path: &Path| std::fs::read_to_string(path).expect("there");
+        write(&mut sink, "one\n");
+        std::fs::rename(path.parent().expect("a folder"), &moved).expect("moved");
+        write(&mut sink, "two\n");
+        sink.reopen().expect("it can be made");
+        write(&mut sink, "three\n");
+        assert_eq!(read(&moved.join("log")), "one\ntwo\n");
+        assert_eq!(read(&path), "three\n");
+        // A folder in its place: what is open stays so.
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::create_dir(&path).expect("made");
+        let error = sink.reopen().expect_err("it is a folder");
+        assert!(error.to_string().contains("failed to open the log file"), "{error}");
+        write(&mut sink, "four\n");
     }
 
     #[test]

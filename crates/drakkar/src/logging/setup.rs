@@ -5,8 +5,8 @@ use super::line::LineIdentity;
 use super::output::Output;
 use super::writer::LineQueue;
 use crate::config::{LogLevel, LogSettings};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -14,18 +14,25 @@ use tracing_subscriber::layer::SubscriberExt;
 const QUEUED_LINES_MAX: usize = 16_384;
 const QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Whether the log of this process is ours already.
-static INSTALLED: AtomicBool = AtomicBool::new(false);
+/// The log of this process, once it is ours.
+static LOG: OnceLock<Log> = OnceLock::new();
+
+#[derive(Debug)]
+struct Log {
+    queue: Arc<LineQueue>,
+    /// Whether it goes to a file.
+    is_file: bool,
+}
 
 /// Why the log could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum LogError {
     /// The file of `logging.output`.
-    #[error("failed to open the log file \"{path}\"")]
+    #[error("failed to open the log file \"{}\"", path.display())]
     Open {
         /// The file.
-        path: String,
+        path: PathBuf,
         /// Why.
         source: std::io::Error,
     },
@@ -73,7 +80,7 @@ impl Drop for LogGuard {
 /// When the output cannot be opened or the filter is not valid.
 pub(crate) fn init(settings: &LogSettings, identity: LineIdentity) -> Result<LogGuard, LogError> {
     let filter = filter(settings)?;
-    if INSTALLED.load(Relaxed) {
+    if LOG.get().is_some() {
         return Ok(LogGuard { queue: None });
     }
     let output = Output::parse(&settings.output).map_err(LogError::Output)?;
@@ -82,9 +89,25 @@ pub(crate) fn init(settings: &LogSettings, identity: LineIdentity) -> Result<Log
         LineQueue::start(sink, QUEUED_LINES_MAX, QUEUED_BYTES_MAX).map_err(LogError::Thread)?;
     let layer = LineLayer::new(settings.format, identity, Arc::clone(&queue));
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);
-    let is_ours = tracing::subscriber::set_global_default(subscriber).is_ok();
-    INSTALLED.fetch_or(is_ours, Relaxed);
-    Ok(LogGuard { queue: is_ours.then_some(queue) })
+    if tracing::subscriber::set_global_default(subscriber).is_err() {
+        return Ok(LogGuard { queue: None });
+    }
+    let is_file = matches!(output, Output::File(_));
+    // Whoever has set the global default is the only one to come here.
+    LOG.get_or_init(|| Log { queue: Arc::clone(&queue), is_file });
+    Ok(LogGuard { queue: Some(queue) })
+}
+
+/// Returns whether the log of this process is ours and goes to a file.
+pub(crate) fn goes_to_a_file() -> bool {
+    LOG.get().is_some_and(|log| log.is_file)
+}
+
+/// Has the file of the log opened anew, because somebody has moved it away.
+pub(crate) fn reopen() {
+    if let Some(log) = LOG.get() {
+        log.queue.reopen();
+    }
 }
 
 /// Makes the filter: the level of the settings, and what the environment says beside it. Of two
@@ -122,7 +145,13 @@ fn parse_filter(filter: &str) -> Result<EnvFilter, String> {
 /// Runs `log` and answers the lines that it wrote.
 #[cfg(test)]
 pub(crate) fn capture(log: impl FnOnce()) -> Vec<serde_json::Value> {
-    let lines = super::layer::tests::lines(crate::config::LogFormat::Json, log);
+    capture_through("trace", log)
+}
+
+/// Runs `log` and answers the lines that pass a filter.
+#[cfg(test)]
+pub(crate) fn capture_through(filter: &str, log: impl FnOnce()) -> Vec<serde_json::Value> {
+    let lines = super::layer::tests::lines_through(filter, crate::config::LogFormat::Json, log);
     lines.iter().map(|line| serde_json::from_str(line).expect("every line is JSON")).collect()
 }
 

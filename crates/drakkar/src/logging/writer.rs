@@ -2,7 +2,6 @@
 
 use super::output::LineSink;
 use std::collections::VecDeque;
-use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,8 +41,16 @@ struct Shared {
 struct State {
     lines: VecDeque<String>,
     bytes: usize,
+    /// Whether the output is to be opened anew before anything more is written.
+    reopen: bool,
     writing: bool,
     closed: bool,
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        self.lines.is_empty() && !self.reopen
+    }
 }
 
 impl Shared {
@@ -88,10 +95,16 @@ impl LineQueue {
         self.shared.changed.notify_all();
     }
 
+    /// Has the output opened anew, without waiting for it.
+    pub(super) fn reopen(&self) {
+        self.shared.lock().reopen = true;
+        self.shared.changed.notify_all();
+    }
+
     /// Waits until everything is written, at most for `limit`.
     pub(super) fn flush(&self, limit: Duration) {
         let state = self.shared.lock();
-        let is_busy = |state: &mut State| state.writing || !state.lines.is_empty();
+        let is_busy = |state: &mut State| state.writing || !state.is_idle();
         // The deadline may pass: then the rest is written later, or lost at exit.
         drop(self.shared.changed.wait_timeout_while(state, limit, is_busy));
     }
@@ -100,20 +113,35 @@ impl LineQueue {
 fn write_lines(shared: &Shared, mut sink: LineSink) {
     let mut state = shared.lock();
     loop {
-        while state.lines.is_empty() && !state.closed {
+        while state.is_idle() && !state.closed {
             state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        if state.lines.is_empty() {
+        if state.is_idle() {
             return;
         }
         let lines = std::mem::take(&mut state.lines);
+        let reopen = std::mem::take(&mut state.reopen);
         state.bytes = 0;
         state.writing = true;
         drop(state);
+        if reopen {
+            reopen_output(&mut sink);
+        }
         write_batch(&mut sink, &lines);
         state = shared.lock();
         state.writing = false;
         shared.changed.notify_all();
+    }
+}
+
+/// Opens the output anew, and tells so in a line that is the next one to be written.
+fn reopen_output(sink: &mut LineSink) {
+    match sink.reopen() {
+        Ok(()) => tracing::info!(category = "lifecycle", "log_reopened"),
+        Err(error) => {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(category = "lifecycle", error, "log_reopen_failed");
+        }
     }
 }
 
@@ -128,6 +156,9 @@ fn write_batch(sink: &mut LineSink, lines: &VecDeque<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logging::LogError;
+    use crate::logging::output::LineOutput;
+    use std::io::Write;
     use std::sync::mpsc;
 
     /// An output that waits for permission before each write.
@@ -146,6 +177,28 @@ mod tests {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
+    }
+
+    impl LineOutput for Slow {
+        fn reopen(&mut self) -> Result<(), LogError> {
+            self.written.lock().expect("no panic").extend_from_slice(b"reopened\n");
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_output_is_opened_anew_by_its_writer() {
+        let (permit, permits) = mpsc::channel();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let sink = Box::new(Slow { permits, written: Arc::clone(&written) });
+        let queue = LineQueue::start(sink, 2, 10).expect("a thread");
+        queue.reopen();
+        queue.flush(Duration::from_secs(10));
+        assert_eq!(*written.lock().expect("no panic"), b"reopened\n", "nothing else is needed");
+        permit.send(()).expect("the writer listens");
+        queue.push("a\n".to_owned());
+        queue.flush(Duration::from_secs(10));
+        assert_eq!(*written.lock().expect("no panic"), b"reopened\na\n", "and only once");
     }
 
     #[test]

@@ -7,15 +7,18 @@ use crate::logging;
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Makes the page.
 #[derive(Clone, Debug)]
 pub(crate) struct Exposition {
     recorder: Option<PrometheusHandle>,
     observer: Arc<MetricsObserver>,
+    /// The names of the application's own metrics that the log has told of.
+    discovered: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// Installs the recorder of the process, unless one is installed.
@@ -59,7 +62,7 @@ pub(super) fn recorder() -> PrometheusRecorder {
 impl Exposition {
     /// Makes the page of this observer and a recorder.
     pub(crate) fn new(recorder: Option<PrometheusHandle>, observer: Arc<MetricsObserver>) -> Self {
-        Self { recorder, observer }
+        Self { recorder, observer, discovered: Arc::default() }
     }
 
     /// Empties the recorder's buffers of samples, which would otherwise grow until the next scrape.
@@ -75,15 +78,29 @@ impl Exposition {
         let recorded = self.recorder.as_ref().map(PrometheusHandle::render).unwrap_or_default();
         let mut blocks: Vec<(String, String)> =
             recorded.split("\n\n").filter_map(sorted_block).collect();
+        self.tell_of_new_ones(blocks.iter().map(|(name, _)| name.as_str()));
         blocks.extend(self.own_blocks());
         blocks.sort();
         blocks.into_iter().map(|(_, block)| block).collect()
     }
 
+    /// Tells of metrics that are not in the table and were not on an earlier page: they are the
+    /// application's own.
+    fn tell_of_new_ones<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        let mut discovered = self.discovered.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = |name: &&str| family_of(name).is_none() && !discovered.contains(*name);
+        let new: BTreeSet<&str> = names.filter(is_new).collect();
+        if new.is_empty() {
+            return;
+        }
+        let metrics = new.iter().copied().collect::<Vec<_>>().join(" ");
+        tracing::info!(category = "lifecycle", metrics, "user_metrics_discovered");
+        discovered.extend(new.into_iter().map(ToOwned::to_owned));
+    }
+
     fn own_blocks(&self) -> Vec<(String, String)> {
         let observer = &self.observer;
         let slots = (observer.gauges.slots)();
-        let (queued, _) = observer.partitions.totals();
         let idle = *observer.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let version = env!("CARGO_PKG_VERSION");
         let identity = &observer.identity;
@@ -102,8 +119,7 @@ impl Exposition {
         put(names::POOL_ACTIVE, &single(number(slots.active as u64)));
         put(names::POOL_WAITING, &single(number(slots.waiting as u64)));
         put(names::POOL_SIZE, &single(number(slots.total as u64)));
-        let unfinished = queued + slots.active as u64 + slots.waiting as u64;
-        put(names::TOTAL_QUEUED, &single(number(unfinished)));
+        put(names::TOTAL_QUEUED, &single(number((observer.gauges.load)() as u64)));
         put(names::IDLE_SLOT_SECONDS, &single(idle.slot_seconds));
         put(names::CONSUMER_IDLE_SECONDS, &single(idle.consumer_seconds));
         put(names::LOG_LINES_DROPPED, &single(number(logging::dropped_lines())));

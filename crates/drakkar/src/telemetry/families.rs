@@ -51,7 +51,8 @@ const TASK_BUCKETS: &[f64] = &[
     120.0, 300.0,
 ];
 const BATCH_BUCKETS: &[f64] = &[
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
+    120.0, 300.0, 600.0,
 ];
 /// A message may have waited long before a worker saw it.
 const E2E_BUCKETS: &[f64] = &[
@@ -112,11 +113,13 @@ pub(super) const CONSUMER_IDLE_SECONDS: &str = "drakkar_consumer_idle_seconds_to
 pub(super) const LOG_LINES_DROPPED: &str = "drakkar_log_lines_dropped_total";
 pub(super) const TASKS: &str = "drakkar_executor_tasks_total";
 pub(super) const TASK_OUTCOMES: &str = "drakkar_task_outcomes_total";
+pub(super) const TASK_SIGNALS: &str = "drakkar_task_signals_total";
 pub(super) const SPAWN_FAILURES: &str = "drakkar_task_spawn_failures_total";
 pub(super) const OUTPUT_TRUNCATED: &str = "drakkar_task_output_truncated_total";
 pub(super) const LEFTOVERS_KILLED: &str = "drakkar_task_leftovers_killed_total";
 pub(super) const STDIN_CLOSED_EARLY: &str = "drakkar_task_stdin_closed_early_total";
 pub(super) const TASK_DURATION: &str = "drakkar_executor_duration_seconds";
+pub(super) const FAILURE_DURATION: &str = "drakkar_executor_failure_duration_seconds";
 pub(super) const QUEUE_WAIT: &str = "drakkar_executor_queue_wait_seconds";
 pub(super) const SPAWN_DURATION: &str = "drakkar_executor_spawn_seconds";
 pub(super) const TASK_CPU: &str = "drakkar_task_cpu_seconds";
@@ -268,6 +271,14 @@ pub(super) const FAMILIES: &[Family] = &[
          `output_over_limit` or `cancelled`.",
     ),
     family(
+        TASK_SIGNALS,
+        Counter,
+        &["signal"],
+        Recorder,
+        "Attempts whose program was killed by a signal that the worker did not send: `SIGKILL` (want of \
+         memory, often), `SIGSEGV` and others by name; `other` is the rest.",
+    ),
+    family(
         SPAWN_FAILURES,
         Counter,
         &["kind"],
@@ -302,6 +313,13 @@ pub(super) const FAMILIES: &[Family] = &[
         &[],
         Recorder,
         "How long successful attempts took; precomputed results count with the time they state.",
+    ),
+    family(
+        FAILURE_DURATION,
+        Histogram(TASK_BUCKETS),
+        &["outcome"],
+        Recorder,
+        "How long failed attempts took; withdrawn ones are left out.",
     ),
     family(
         QUEUE_WAIT,
@@ -353,14 +371,17 @@ pub(super) const FAMILIES: &[Family] = &[
         Counter,
         &[],
         Page,
-        "Seconds in which nothing came and nothing was left to do; looked at once a second.",
+        "Seconds in which nothing came, nothing was in the worker and backpressure was off; looked at once \
+         a second.",
     ),
     family(
         TOTAL_QUEUED,
         Gauge,
         &[],
         Page,
-        "Messages that wait for a window, and attempts that wait for a slot or run.",
+        "Messages and tasks in the worker: messages that wait for a window, are being arranged, or are in \
+         their last hooks and deliveries, and tasks that are not settled. Backpressure counts them, but for \
+         those of partitions that have reached their own limits.",
     ),
     family(
         BACKPRESSURE,
@@ -391,7 +412,13 @@ pub(super) const FAMILIES: &[Family] = &[
         Recorder,
         "Partitions that could not go on by themselves.",
     ),
-    family(HOOK_DURATION, Histogram(HOOK_BUCKETS), &["hook"], Recorder, "How long hooks took."),
+    family(
+        HOOK_DURATION,
+        Histogram(HOOK_BUCKETS),
+        &["hook"],
+        Recorder,
+        "How long hooks took; `decode`, `message_label` and `task_priority` are not timed.",
+    ),
     family(HOOK_FAILURES, Counter, &["hook"], Recorder, "Errors and panics of hooks."),
     family(
         HOOK_PANICS,
@@ -486,8 +513,10 @@ drakkar with DRAKKAR_UPDATE_REFERENCE=1. -->
 
 `GET /metrics` on `metrics.port` answers in the Prometheus text format. Names and labels are those of
 the original where it has them. Metrics that a handler makes with the `metrics` crate are on the same
-page; histograms of its own get general-purpose buckets. An application that has installed a recorder
-of its own keeps it: then only the metrics marked \"page\" are here, and the others go there.
+page, if it is the version that `drakkar::metrics` is; histograms of its own get general-purpose buckets.
+`on_ready` is the place to describe them: what is described before the worker runs is forgotten. An
+application that has installed a recorder of its own keeps it: then only the metrics marked \"page\" are
+here, and the others go there.
 
 Series of a partition disappear when it is revoked or lost, so that sums over all workers are right.
 
@@ -511,6 +540,63 @@ Series of a partition disappear when it is revoked or lost, so that sums over al
             }
         }
         page + &buckets
+    }
+
+    const TASK: &[f64] = &[0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+    const BATCH: &[f64] = &[0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+    const SINK_TIMES: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+    const HOOK: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+    const PERIODIC: &[f64] = &[0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0];
+
+    /// The metrics of the original that this build can have. (Its type "info" is a gauge on the page.)
+    const ORIGINAL: &[(&str, FamilyKind, &[&str])] = &[
+        ("drakkar_worker_info", Gauge, &["worker_id", "version", "consumer_group"]),
+        ("drakkar_messages_consumed_total", Counter, &["partition"]),
+        ("drakkar_executor_tasks_total", Counter, &["status"]),
+        ("drakkar_executor_duration_seconds", Histogram(TASK), &[]),
+        ("drakkar_executor_pool_active", Gauge, &[]),
+        ("drakkar_executor_timeouts_total", Counter, &[]),
+        ("drakkar_task_retries_total", Counter, &[]),
+        ("drakkar_tasks_precomputed_total", Counter, &[]),
+        ("drakkar_executor_priority_fn_errors_total", Counter, &[]),
+        ("drakkar_batch_duration_seconds", Histogram(BATCH), &[]),
+        ("drakkar_partition_queue_size", Gauge, &["partition"]),
+        ("drakkar_offset_lag", Gauge, &["partition"]),
+        ("drakkar_backpressure_active", Gauge, &[]),
+        ("drakkar_total_queued", Gauge, &[]),
+        ("drakkar_assigned_partitions", Gauge, &[]),
+        ("drakkar_executor_idle_slot_seconds_total", Counter, &[]),
+        ("drakkar_consumer_idle_seconds_total", Counter, &[]),
+        ("drakkar_consumer_errors_total", Counter, &[]),
+        ("drakkar_offsets_committed_total", Counter, &["partition"]),
+        ("drakkar_rebalance_events_total", Counter, &["type"]),
+        ("drakkar_sink_deliver_duration_seconds", Histogram(SINK_TIMES), SINK),
+        ("drakkar_sink_deliver_errors_total", Counter, SINK),
+        ("drakkar_sink_payloads_delivered_total", Counter, SINK),
+        ("drakkar_sink_delivery_retries_total", Counter, SINK),
+        ("drakkar_sink_deliveries_skipped_total", Counter, SINK),
+        ("drakkar_sink_dlq_messages_total", Counter, &[]),
+        ("drakkar_dlq_send_failures_total", Counter, &[]),
+        ("drakkar_handler_duration_seconds", Histogram(HOOK), &["hook"]),
+        ("drakkar_periodic_task_runs_total", Counter, &["name", "status"]),
+        ("drakkar_periodic_task_duration_seconds", Histogram(PERIODIC), &["name"]),
+    ];
+
+    #[test]
+    fn dashboards_of_the_original_find_what_they_ask_for() {
+        for (name, kind, labels) in ORIGINAL {
+            let family = family_of(name).unwrap_or_else(|| panic!("{name} is missing"));
+            assert_eq!(family.labels, *labels, "{name}");
+            match (family.kind, kind) {
+                (Histogram(ours), Histogram(theirs)) => {
+                    let lost: Vec<_> = theirs.iter().filter(|le| !ours.contains(le)).collect();
+                    assert!(lost.is_empty(), "{name} has lost {lost:?}");
+                    let fine = [0.001, 0.01];
+                    assert!(fine.iter().all(|le| ours.contains(le)), "{name} is coarse");
+                }
+                (ours, theirs) => assert_eq!(ours, *theirs, "{name}"),
+            }
+        }
     }
 
     #[test]

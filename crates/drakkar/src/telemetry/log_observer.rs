@@ -4,8 +4,10 @@ use super::limiter::{Admission, Limiter};
 use drakkar_api::{
     Clock, Event, Execution, Hook, MessageEnd, Observer, PartitionId, TaskOutcome, TaskPath,
 };
+use signal_hook::low_level::signal_name;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Turns events into lines of `tracing`.
 ///
@@ -14,6 +16,8 @@ use std::sync::Arc;
 pub(crate) struct LogObserver {
     clock: Arc<dyn Clock>,
     limiter: Limiter,
+    /// A task that takes so long is told at the level `info`.
+    slow_after: Duration,
 }
 
 impl fmt::Debug for LogObserver {
@@ -55,9 +59,10 @@ macro_rules! task_line {
 }
 
 impl LogObserver {
-    /// Makes an observer; `clock` decides what a second is.
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, limiter: Limiter::default() }
+    /// Makes an observer; `clock` decides what a second is. Tasks that take `slow_after` or longer
+    /// are told as slow.
+    pub(crate) fn new(clock: Arc<dyn Clock>, slow_after: Duration) -> Self {
+        Self { clock, limiter: Limiter::default(), slow_after }
     }
 
     /// Tells what was left out of floods that are over; to be called about once a second.
@@ -178,7 +183,10 @@ impl LogObserver {
                     queue_wait_seconds = queue_wait.as_secs_f64()
                 );
             }
-            Event::TaskFinished { path, execution } => self.tell_task_end(path, execution),
+            Event::TaskFinished { path, execution } => {
+                self.tell_task_end(path, execution);
+                self.tell_slow_task(path, execution);
+            }
             Event::TaskRetried { path, delay } => {
                 task_line!(
                     self,
@@ -198,6 +206,24 @@ impl LogObserver {
                 task_line!(self, DEBUG, "executor_task_replaced", path, replacements);
             }
             _ => {}
+        }
+    }
+
+    /// Tells that an attempt took long, unless it was withdrawn.
+    fn tell_slow_task(&self, path: &TaskPath<'_>, execution: &Execution) {
+        if execution.duration < self.slow_after {
+            return;
+        }
+        let duration_seconds = execution.duration.as_secs_f64();
+        match &execution.outcome {
+            TaskOutcome::Success => {
+                task_line!(self, INFO, "slow_task_completed", path, duration_seconds);
+            }
+            TaskOutcome::Cancelled => {}
+            outcome => {
+                let outcome = outcome.as_str();
+                task_line!(self, INFO, "slow_task_failed", path, outcome, duration_seconds);
+            }
         }
     }
 
@@ -236,8 +262,12 @@ impl LogObserver {
                     TaskOutcome::SpawnFailure { kind, .. } => Some(kind.as_str()),
                     _ => None,
                 };
+                let signal = match outcome {
+                    TaskOutcome::Signal(signal) => signal_name(*signal),
+                    _ => None,
+                };
                 task_line!(self, WARN, "executor_task_failed", path,
-                    outcome = outcome.as_str(), exit_code = outcome.exit_code(),
+                    outcome = outcome.as_str(), exit_code = outcome.exit_code(), signal,
                     pid = execution.pid, error = %outcome, spawn_error_kind,
                     duration_seconds = execution.duration.as_secs_f64(),
                     cpu_seconds, peak_memory_bytes,

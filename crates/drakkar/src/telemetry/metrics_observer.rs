@@ -7,6 +7,7 @@ use drakkar_api::{
     SpawnErrorKind, TaskOutcome, Timestamp,
 };
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata};
+use signal_hook::low_level::signal_name;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -17,6 +18,8 @@ use std::time::Duration;
 pub(crate) struct Gauges {
     /// How busy the executor is.
     pub(crate) slots: Box<dyn Fn() -> Slots + Send + Sync>,
+    /// How many messages and tasks are in the worker.
+    pub(crate) load: Box<dyn Fn() -> usize + Send + Sync>,
     /// How far each partition that is ours is behind.
     pub(crate) lags: Box<dyn Fn() -> Vec<(PartitionId, u64)> + Send + Sync>,
     /// Whether Kafka answers.
@@ -87,7 +90,7 @@ impl MetricsObserver {
     /// Adds up idle time; to be called about once a second with the time since the last call.
     pub(crate) fn tick(&self, elapsed: Duration) {
         let slots = (self.gauges.slots)();
-        let (queued, _) = self.partitions.totals();
+        let queued = self.partitions.queued();
         let consumed = self.consumed.load(Relaxed);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if queued > 0 {
@@ -96,7 +99,7 @@ impl MetricsObserver {
             let free = free as f64;
             idle.slot_seconds += free * elapsed.as_secs_f64();
         }
-        let nothing_to_do = queued == 0 && slots.active == 0 && slots.waiting == 0;
+        let nothing_to_do = (self.gauges.load)() == 0 && slots.active == 0 && slots.waiting == 0;
         let nothing_came = consumed == idle.consumed_before;
         if nothing_to_do && nothing_came && !self.closed.load(Relaxed) {
             idle.consumer_seconds += elapsed.as_secs_f64();
@@ -131,17 +134,7 @@ impl MetricsObserver {
                 handles.task_duration.record(execution.duration);
             }
             TaskOutcome::Cancelled => {}
-            TaskOutcome::Timeout { .. } => {
-                handles.timeouts.increment(1);
-                handles.tasks_failed.increment(1);
-            }
-            TaskOutcome::SpawnFailure { kind, .. } => {
-                if let Some(counter) = handles.spawn_failures.get(kind.as_str()) {
-                    counter.increment(1);
-                }
-                handles.tasks_failed.increment(1);
-            }
-            _ => handles.tasks_failed.increment(1),
+            failure => handles.observe_failure(failure, execution.duration),
         }
     }
 
@@ -288,12 +281,14 @@ struct Handles {
     tasks_completed: Counter,
     tasks_failed: Counter,
     outcomes: ByLabel<Counter>,
+    signals: ByLabel<Counter>,
     spawn_failures: ByLabel<Counter>,
     stdout_truncated: Counter,
     stderr_truncated: Counter,
     leftovers_killed: Counter,
     stdin_closed_early: Counter,
     task_duration: Histogram,
+    failure_durations: ByLabel<Histogram>,
     queue_wait: Histogram,
     spawn_duration: Histogram,
     task_cpu: Histogram,
@@ -338,6 +333,9 @@ const HOOKS: [Hook; 12] = [
     Hook::OnRevoke,
 ];
 
+/// They are called for each message or task, too often to be timed.
+const UNTIMED_HOOKS: [Hook; 3] = [Hook::Decode, Hook::MessageLabel, Hook::TaskPriority];
+
 const ENDS: [MessageEnd; 4] =
     [MessageEnd::Completed, MessageEnd::DeadLettered, MessageEnd::Skipped, MessageEnd::Dropped];
 
@@ -351,16 +349,44 @@ const OUTCOMES: [&str; 7] = [
     "cancelled",
 ];
 
+/// The outcomes that are failures.
+const FAILURES: [&str; 5] =
+    ["exit_code", "signal", "timeout", "spawn_failure", "output_over_limit"];
+
+/// The signals that have a series of their own.
+const SIGNALS: [&str; 16] = [
+    "SIGABRT",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGQUIT",
+    "SIGSEGV",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGXCPU",
+    "SIGXFSZ",
+    OTHER_SIGNALS,
+];
+const OTHER_SIGNALS: &str = "other";
+
 impl Handles {
     fn new() -> Self {
         let task = |status| counter(names::TASKS, &[("status", status)]);
         let truncated = |stream| counter(names::OUTPUT_TRUNCATED, &[("stream", stream)]);
         let hooks = HOOKS.map(Hook::as_str);
+        let is_timed = |hook: &Hook| !UNTIMED_HOOKS.contains(hook);
+        let timed: Vec<_> = HOOKS.into_iter().filter(is_timed).map(Hook::as_str).collect();
         Self {
             tasks_started: task("started"),
             tasks_completed: task("completed"),
             tasks_failed: task("failed"),
             outcomes: counters(names::TASK_OUTCOMES, "outcome", &OUTCOMES),
+            signals: counters(names::TASK_SIGNALS, "signal", &SIGNALS),
             spawn_failures: counters(
                 names::SPAWN_FAILURES,
                 "kind",
@@ -371,6 +397,7 @@ impl Handles {
             leftovers_killed: counter(names::LEFTOVERS_KILLED, &[]),
             stdin_closed_early: counter(names::STDIN_CLOSED_EARLY, &[]),
             task_duration: histogram(names::TASK_DURATION, &[]),
+            failure_durations: histograms(names::FAILURE_DURATION, "outcome", &FAILURES),
             queue_wait: histogram(names::QUEUE_WAIT, &[]),
             spawn_duration: histogram(names::SPAWN_DURATION, &[]),
             task_cpu: histogram(names::TASK_CPU, &[]),
@@ -400,14 +427,32 @@ impl Handles {
             consumer_errors: counter(names::CONSUMER_ERRORS, &[]),
             commit_failures: counter(names::COMMIT_FAILURES, &[]),
             partition_failures: counter(names::PARTITION_FAILURES, &[]),
-            hook_durations: hooks
-                .map(|hook| (hook, histogram(names::HOOK_DURATION, &[("hook", hook)])))
-                .into(),
+            hook_durations: histograms(names::HOOK_DURATION, "hook", &timed),
             hook_failures: counters(names::HOOK_FAILURES, "hook", &hooks),
             hook_panics: counters(names::HOOK_PANICS, "hook", &hooks),
             dlq_messages: counter(names::DLQ_MESSAGES, &[]),
             dlq_failures: counter(names::DLQ_FAILURES, &[]),
             dlq_dropped: counter(names::DLQ_DROPPED, &[]),
+        }
+    }
+
+    /// Counts a failed attempt.
+    fn observe_failure(&self, outcome: &TaskOutcome, duration: Duration) {
+        self.tasks_failed.increment(1);
+        if let Some(histogram) = self.failure_durations.get(outcome.as_str()) {
+            histogram.record(duration);
+        }
+        let counter = match outcome {
+            TaskOutcome::Timeout { .. } => Some(&self.timeouts),
+            TaskOutcome::SpawnFailure { kind, .. } => self.spawn_failures.get(kind.as_str()),
+            TaskOutcome::Signal(signal) => {
+                let named = signal_name(*signal).and_then(|name| self.signals.get(name));
+                named.or_else(|| self.signals.get(OTHER_SIGNALS))
+            }
+            _ => None,
+        };
+        if let Some(counter) = counter {
+            counter.increment(1);
         }
     }
 
@@ -487,6 +532,14 @@ fn gauge(name: &'static str) -> Gauge {
 
 fn histogram(name: &'static str, labels: &[(&'static str, &str)]) -> Histogram {
     metrics::with_recorder(|recorder| recorder.register_histogram(&key(name, labels), &METADATA))
+}
+
+fn histograms(
+    name: &'static str,
+    label: &'static str,
+    values: &[&'static str],
+) -> ByLabel<Histogram> {
+    values.iter().map(|value| (*value, histogram(name, &[(label, value)]))).collect()
 }
 
 fn counters(name: &'static str, label: &'static str, values: &[&'static str]) -> ByLabel<Counter> {

@@ -12,7 +12,9 @@ mod partitions;
 mod process;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 pub(crate) use exposition::{Exposition, install_recorder};
 pub(crate) use log_observer::LogObserver;
 pub(crate) use metrics_observer::{Gauges, Identity, MetricsObserver};
+pub(crate) use upkeep::keep_up;

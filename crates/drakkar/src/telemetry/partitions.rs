@@ -67,11 +67,9 @@ impl Partitions {
         assigned.iter().map(|(&partition, entry)| (partition, Arc::clone(&entry.series))).collect()
     }
 
-    /// Returns how many messages wait for a window, and how many were ever consumed.
-    pub(super) fn totals(&self) -> (u64, u64) {
+    /// Returns how many messages wait for a window.
+    pub(super) fn queued(&self) -> u64 {
         let assigned = self.assigned.read().unwrap_or_else(PoisonError::into_inner);
-        assigned.values().fold((0, 0), |(queued, consumed), Assigned { series, .. }| {
-            (queued + series.queued.load(Relaxed), consumed + series.consumed.load(Relaxed))
-        })
+        assigned.values().map(|entry| entry.series.queued.load(Relaxed)).sum()
     }
 }

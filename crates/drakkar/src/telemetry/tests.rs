@@ -2,7 +2,9 @@
 
 use super::exposition::recorder;
 use super::families::{FAMILIES, Home};
-use super::{Exposition, Gauges, Identity, LogObserver, MetricsObserver, install_recorder};
+use super::{
+    Exposition, Gauges, Identity, LogObserver, MetricsObserver, install_recorder, keep_up,
+};
 use bytes::Bytes;
 use drakkar_api::{
     Captured, Clock, CommitOffset, DecodeError, Event, Execution, Hook, Instant, MessageEnd,
@@ -11,6 +13,7 @@ use drakkar_api::{
     TaskOutcome, TaskPath, Timestamp, WindowId,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,6 +33,7 @@ impl World {
         let identity = Identity { worker_id: "w\"1".into(), consumer_group: "g".into() };
         let gauges = Gauges {
             slots: Box::new(|| Slots { total: 4, active: 1, waiting: 2 }),
+            load: Box::new(|| 7),
             lags: Box::new(|| {
                 vec![(PartitionId::new("in", 6), 40), (PartitionId::new("in", 5), 0)]
             }),
@@ -100,6 +104,7 @@ fn emit_all(observe: &dyn Fn(&Event<'_>)) {
         TaskOutcome::Success,
         TaskOutcome::ExitCode(3),
         TaskOutcome::Signal(9),
+        TaskOutcome::Signal(40),
         TaskOutcome::Timeout { limit: SECOND },
         spawn_failure(SpawnErrorKind::NotFound),
         spawn_failure(SpawnErrorKind::PermissionDenied),
@@ -210,14 +215,21 @@ fn every_event_is_counted() {
         "drakkar_batch_duration_seconds_count 1",
         "drakkar_executor_tasks_total{status=\"started\"} 1",
         "drakkar_executor_tasks_total{status=\"completed\"} 3",
-        "drakkar_executor_tasks_total{status=\"failed\"} 7",
+        "drakkar_executor_tasks_total{status=\"failed\"} 8",
         "drakkar_task_outcomes_total{outcome=\"success\"} 3",
         "drakkar_task_outcomes_total{outcome=\"exit_code\"} 2",
-        "drakkar_task_outcomes_total{outcome=\"signal\"} 1",
+        "drakkar_task_outcomes_total{outcome=\"signal\"} 2",
         "drakkar_task_outcomes_total{outcome=\"timeout\"} 1",
         "drakkar_task_outcomes_total{outcome=\"spawn_failure\"} 2",
         "drakkar_task_outcomes_total{outcome=\"output_over_limit\"} 1",
         "drakkar_task_outcomes_total{outcome=\"cancelled\"} 2",
+        "drakkar_task_signals_total{signal=\"SIGKILL\"} 1",
+        "drakkar_task_signals_total{signal=\"SIGSEGV\"} 0",
+        "drakkar_task_signals_total{signal=\"other\"} 1",
+        "drakkar_executor_failure_duration_seconds_count{outcome=\"exit_code\"} 2",
+        "drakkar_executor_failure_duration_seconds_sum{outcome=\"exit_code\"} 1",
+        "drakkar_executor_failure_duration_seconds_bucket{outcome=\"timeout\",le=\"0.5\"} 0",
+        "drakkar_executor_failure_duration_seconds_bucket{outcome=\"timeout\",le=\"1\"} 1",
         "drakkar_task_spawn_failures_total{kind=\"not_found\"} 1",
         "drakkar_task_spawn_failures_total{kind=\"permission_denied\"} 1",
         "drakkar_task_spawn_failures_total{kind=\"no_binary\"} 0",
@@ -244,7 +256,7 @@ fn every_event_is_counted() {
         "drakkar_executor_pool_active 1",
         "drakkar_executor_pool_waiting 2",
         "drakkar_executor_pool_size 4",
-        "drakkar_total_queued 5",
+        "drakkar_total_queued 7",
         "drakkar_backpressure_active 1",
         "drakkar_assigned_partitions 1",
         "drakkar_rebalance_events_total{type=\"assign\"} 1",
@@ -282,6 +294,10 @@ fn the_page_is_valid_and_complete() {
         metrics::gauge!("drakkar_offset_lag").set(1.0);
     });
     let page = world.page();
+    for hook in ["decode", "message_label", "task_priority"] {
+        let series = format!("drakkar_handler_duration_seconds_count{{hook=\"{hook}\"}}");
+        assert!(!page.contains(&series), "{hook} is never timed");
+    }
     let described: Vec<_> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     assert!(described.is_sorted_by(|left, right| left < right), "sorted, and each once");
@@ -306,6 +322,28 @@ fn the_page_is_valid_and_complete() {
         }
     }
     assert!(page.ends_with('\n') && !page.contains("partition=\"4\""), "{page}");
+}
+
+#[test]
+fn metrics_of_the_application_are_told_once() {
+    let world = World::new();
+    let exposition = Exposition::new(Some(world.recorder.handle()), Arc::clone(&world.observer));
+    let lines = crate::logging::capture(|| {
+        exposition.render();
+        metrics::with_local_recorder(&world.recorder, || {
+            metrics::counter!("my_jobs_total", "kind" => "a").increment(2);
+            metrics::gauge!("my_depth").set(1.0);
+            // A name of ours, in the wrong place.
+            metrics::gauge!("drakkar_offset_lag").set(1.0);
+        });
+        exposition.render();
+        exposition.clone().render();
+        metrics::with_local_recorder(&world.recorder, || metrics::counter!("more").increment(1));
+        exposition.render();
+    });
+    let told: Vec<_> = lines.iter().map(|line| (&line["event"], &line["metrics"])).collect();
+    let event = &serde_json::json!("user_metrics_discovered");
+    assert_eq!(told, [(event, &"my_depth my_jobs_total".into()), (event, &"more".into())]);
 }
 
 #[test]
@@ -369,8 +407,11 @@ fn idle_time_adds_up() {
     world.observe(&Event::Depth { partition, queued: 1, uncommitted: 1 });
     world.observer.tick(SECOND / 2);
     world.expect("drakkar_executor_idle_slot_seconds_total 1.5");
+    let load = Arc::new(AtomicUsize::new(0));
+    let asked = Arc::clone(&load);
     let gauges = Gauges {
         slots: Box::new(Slots::default),
+        load: Box::new(move || asked.load(SeqCst)),
         lags: Box::new(Vec::new),
         is_connected: Box::new(|| false),
     };
@@ -378,11 +419,39 @@ fn idle_time_adds_up() {
     idle.tick(SECOND);
     idle.observe(&Event::Consumed { partition, messages: 1 });
     idle.tick(SECOND);
+    // Its sink is slow: no slot is taken, and yet it has something to do.
+    load.store(1, SeqCst);
+    idle.tick(SECOND);
+    load.store(0, SeqCst);
     idle.observe(&Event::Backpressure { active: true, load: 0 });
     idle.tick(SECOND);
     let page = Exposition::new(None, Arc::new(idle)).render();
     assert!(page.contains("drakkar_consumer_idle_seconds_total 1\n"), "{page}");
     assert!(page.contains("drakkar_kafka_connected 0\n"), "{page}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn samples_do_not_pile_up_until_somebody_asks() {
+    let world = World::new();
+    let log = Arc::new(LogObserver::new(Arc::new(StillClock), SECOND));
+    let exposition = Exposition::new(Some(world.recorder.handle()), Arc::clone(&world.observer));
+    let duration = SECOND;
+    world.observe(&Event::HookFinished { hook: Hook::Arrange, duration });
+    // The recorder shows no other way what it has counted and what it only keeps.
+    let counted =
+        || format!("{:?}", world.recorder).contains("drakkar_handler_duration_seconds\": {");
+    assert!(!counted());
+    let partition = &PartitionId::new("in", 3);
+    world.observe(&Event::Assigned { partition });
+    world.observe(&Event::Depth { partition, queued: 1, uncommitted: 1 });
+    let upkeep = keep_up(Arc::clone(&world.observer), log, exposition);
+    tokio::time::sleep(SECOND * 6).await;
+    assert!(counted());
+    // Three free slots for six seconds, of which the last may not be over.
+    let page = world.page();
+    let line = |seconds| format!("drakkar_executor_idle_slot_seconds_total {seconds}\n");
+    assert!([15, 18].iter().any(|seconds| page.contains(&line(seconds))), "{page}");
+    drop(upkeep);
 }
 
 #[test]
@@ -409,7 +478,7 @@ impl Clock for StillClock {
 #[test]
 fn every_event_is_told_under_its_name() {
     let lines = crate::logging::capture(|| {
-        let observer = LogObserver::new(Arc::new(StillClock));
+        let observer = LogObserver::new(Arc::new(StillClock), SECOND);
         emit_all(&|event| observer.observe(event));
     });
     let expect = |level: &str, category: &str, event: &str, field: &str| {
@@ -437,6 +506,7 @@ fn every_event_is_told_under_its_name() {
     expect("warning", "executor", "executor_task_failed", "exit_code");
     expect("debug", "executor", "executor_task_completed", "stdout_truncated");
     for field in [
+        "signal",
         "spawn_error_kind",
         "cpu_seconds",
         "peak_memory_bytes",
@@ -447,6 +517,8 @@ fn every_event_is_told_under_its_name() {
         expect("warning", "executor", "executor_task_failed", field);
     }
     expect("warning", "executor", "executor_task_output_truncated", "stderr_bytes");
+    expect("info", "executor", "slow_task_completed", "task_id");
+    expect("info", "executor", "slow_task_failed", "partition");
     expect("warning", "executor", "max_retries_exceeded", "task_id");
     expect("error", "partition", "message_dropped", "offset");
     expect("warning", "sink", "sink_delivery_failed", "error_kind");
@@ -461,10 +533,39 @@ fn every_event_is_told_under_its_name() {
     expect("warning", "kafka", "consumer_error", "error_kind");
     expect("error", "partition", "partition_processor_error", "reason");
     expect("warning", "periodic", "periodic_task_failed", "name");
+    let page = include_str!("../../../../docs/logs.md");
+    for event in lines.iter().filter_map(|line| line["event"].as_str()) {
+        assert!(page.contains(&format!("`{event}`")), "docs/logs.md does not name {event}");
+    }
     let first = lines.iter().find(|line| line["event"] == "executor_task_failed");
     let field = |name| first.and_then(|line| line.get(name));
     assert_eq!(field("suppressed"), None, "nothing was left out yet");
     assert_eq!(field("stdout_truncated"), None, "what is not odd is not told");
+}
+
+#[test]
+fn a_task_is_slow_from_the_threshold_on() {
+    let partition = &PartitionId::new("in", 3);
+    let task = &Task::for_offset(Offset::new(7)).id("t-1");
+    let path = TaskPath { partition, window: WindowId::new(1), task, attempt: 1 };
+    let check = |outcome, millis, expect: &[&str]| {
+        let duration = Duration::from_millis(millis);
+        let execution = &Execution { duration, ..Execution::without_process(outcome) };
+        let lines = crate::logging::capture(|| {
+            let observer = LogObserver::new(Arc::new(StillClock), Duration::from_millis(500));
+            observer.observe(&Event::TaskFinished { path, execution });
+        });
+        let slow = |name: &&str| name.starts_with("slow_");
+        let told: Vec<_> =
+            lines.iter().filter_map(|line| line["event"].as_str()).filter(slow).collect();
+        assert_eq!(told, expect, "{:?} after {duration:?}", execution.outcome);
+    };
+    check(TaskOutcome::Success, 499, &[]);
+    check(TaskOutcome::Success, 500, &["slow_task_completed"]);
+    check(TaskOutcome::ExitCode(1), 499, &[]);
+    check(TaskOutcome::ExitCode(1), 500, &["slow_task_failed"]);
+    check(TaskOutcome::Timeout { limit: SECOND }, 1000, &["slow_task_failed"]);
+    check(TaskOutcome::Cancelled, 1000, &[]);
 }
 
 #[test]
@@ -474,7 +575,7 @@ fn a_flood_of_failures_is_cut() {
     let path = TaskPath { partition, window: WindowId::new(1), task, attempt: 1 };
     let execution = &Execution::without_process(TaskOutcome::ExitCode(1));
     let lines = crate::logging::capture(|| {
-        let observer = LogObserver::new(Arc::new(StillClock));
+        let observer = LogObserver::new(Arc::new(StillClock), SECOND);
         (0..1000).for_each(|_| observer.observe(&Event::TaskFinished { path, execution }));
         observer.tick();
     });
