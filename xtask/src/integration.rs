@@ -17,10 +17,13 @@ use crate::{bench, cargo};
 pub(crate) const HELP: &str = "\
 Brings up what the integration tests need, runs them, and takes down what it brought up.
 
-Usage: cargo xtask integration [suite..] [--provider <docker|native>] [-- argument..]
+Usage: cargo xtask integration [suite..] [--provider <docker|native>] [--messages <N>] [--seconds <N>]
+                               [-- argument..]
 
-Suites: kafka, processes (default: all). The latter needs no service, only time. What follows -- goes to
-the test binary, such as a part of a test's name; a suite in which nothing matches is a failure.
+Suites: kafka, processes, soak (default: all). The second needs no service, only time. The third watches
+the memory of a worker before a backlog of --messages (default: 200000) for --seconds (default: 16). What
+follows -- goes to the test binary, such as a part of a test's name; a suite in which nothing matches is a
+failure.
 
 The tests find their services in DRAKKAR_TEST_<SERVICE> (host:port), the worker that they run in
 DRAKKAR_BENCH_WORKER, and in DRAKKAR_XTASK the program that restarts a service for them. With
@@ -44,7 +47,7 @@ struct Target {
     name: &'static str,
 }
 
-static SUITES: [Suite; 2] = [
+static SUITES: [Suite; 3] = [
     Suite {
         name: "kafka",
         services: &[Service::Kafka],
@@ -58,18 +61,42 @@ static SUITES: [Suite; 2] = [
         services: &[],
         targets: &[Target { package: "drakkar-exec", name: "endurance" }],
     },
+    Suite {
+        name: "soak",
+        services: &[Service::Kafka],
+        targets: &[Target { package: "drakkar-integration", name: "soak" }],
+    },
 ];
 
 pub(crate) fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let test_arguments = arguments.after_dashes();
-    let provider = chosen_provider(&mut arguments)?;
+    let provider = chosen_provider(&mut arguments)?.unwrap_or_else(default_provider);
+    let soak = soak_variables(&mut arguments)?;
     let suites = selected(&arguments.names()?)?;
-    run_suites(&suites, &test_arguments, provider.unwrap_or_else(default_provider))
+    run_suites(&suites, &test_arguments, &soak, provider)
+}
+
+/// What the soak is told of its size, if the command line says it.
+fn soak_variables(arguments: &mut Arguments) -> Result<Vec<(&'static str, String)>, UsageError> {
+    let mut variables = Vec::new();
+    for (option, variable) in
+        [("--messages", "DRAKKAR_SOAK_MESSAGES"), ("--seconds", "DRAKKAR_SOAK_SECONDS")]
+    {
+        if let Some(value) = arguments.values(option)?.pop() {
+            let is_number = value.parse::<u64>().is_ok_and(|number| number > 0);
+            if !is_number {
+                return Err(UsageError(format!("{option} must be a number, found \"{value}\"")));
+            }
+            variables.push((variable, value));
+        }
+    }
+    Ok(variables)
 }
 
 fn run_suites(
     suites: &[&'static Suite],
     test_arguments: &[String],
+    soak: &[(&'static str, String)],
     provider: Provider,
 ) -> Result<ExitCode> {
     // Asked for before anything is built: the path of a program that was replaced is lost.
@@ -87,6 +114,7 @@ fn run_suites(
                 tests.envs(variables(service, session.state(service)?)?);
             }
             tests.env("DRAKKAR_XTASK", &xtask);
+            tests.envs(soak.iter().map(|(name, value)| (name, value)));
             tests.envs(worker.iter().map(|worker| ("DRAKKAR_BENCH_WORKER", worker)));
             let status = cargo::status(&mut tests)?;
             if !status.success() {
@@ -169,7 +197,21 @@ mod tests {
     #[test]
     fn an_unknown_suite_lists_the_known_ones() {
         let error = selected(&["kafka".to_owned(), "pulsar".to_owned()]).expect_err("unknown");
-        assert_eq!(error.to_string(), "unknown suite \"pulsar\"; known are kafka, processes");
+        assert_eq!(error.to_string(), "unknown suite \"pulsar\"; known are kafka, processes, soak");
+    }
+
+    #[test]
+    fn the_soak_is_told_its_size_only_if_the_command_line_says_it() {
+        let variables = |line: &str| {
+            soak_variables(&mut Arguments::new(line.split_whitespace().map(str::to_owned)))
+        };
+        assert_eq!(variables("soak").expect("nothing is wrong"), []);
+        let given = variables("soak --messages 2000000 --seconds=600").expect("two numbers");
+        let pair = |name, value: &str| (name, value.to_owned());
+        let expect =
+            [pair("DRAKKAR_SOAK_MESSAGES", "2000000"), pair("DRAKKAR_SOAK_SECONDS", "600")];
+        assert_eq!(given, expect);
+        assert!(variables("--seconds soon").is_err() && variables("--messages 0").is_err());
     }
 
     #[test]

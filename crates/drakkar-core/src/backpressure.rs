@@ -1,15 +1,25 @@
 //! Backpressure over all partitions: closes the flow of messages when too much is in the worker,
-//! and opens it again when enough of it is done. When it is bytes, no window is formed of what the
-//! partitions have buffered already either.
+//! and opens it again when enough of it is done. It also says what windows may be formed of what the
+//! partitions have buffered already.
 //!
-//! A pure state machine with two dimensions, a count and bytes. The count is queued messages plus
+//! A pure state machine with three dimensions: a count, bytes, and undelivered payloads. The count is queued messages plus
 //! unsettled tasks plus messages in their final hooks and deliveries; the bytes are those of
 //! messages, inputs of tasks, captured outputs and payloads that are held. The flow closes when
-//! either reaches its `pause_at` and opens when both are at or below their `resume_at`.
+//! any of them reaches its `pause_at` and opens when all are at or below their `resume_at`.
 //!
-//! Windows stop when the bytes of what is in windows alone reach that `pause_at`: messages that wait
-//! for one would else wait for themselves. A window whose `arrange` is under way is still taken, and
-//! what is arranged goes on, so the bytes may exceed the mark by what open windows still put out.
+//! Windows depend on what is in windows alone: messages that wait for one would else wait for
+//! themselves. When its count reaches `pause_at`, a partition forms a window only if it has none, so
+//! that each goes on, however much another made of its messages. That holds until the count is half
+//! way between `pause_at` and `resume_at`: the pool must not run dry. When its bytes or the payloads
+//! reach theirs, no window is formed until they are at or below `resume_at`.
+//!
+//! Outputs come late: a thousand tasks weigh nothing until they end. So bytes that tasks are likely to
+//! put out hold windows back as soon as they and what is there reach the mark; then a partition that has
+//! none forms one of a single message.
+//!
+//! A window whose `arrange` is under way is still taken, and what is arranged goes on. So the count
+//! may exceed the mark by one window of each partition, and the bytes by what open windows still put
+//! out.
 //!
 //! Messages that wait in a partition which has reached its own limits are left out of the count:
 //! its buffer bounds them, and it must not stop the others. So are those of a partition whose
@@ -24,21 +34,43 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Load {
     /// Messages and tasks that backpressure counts.
     pub count: usize,
+    /// Those of `count` that are not messages which wait for a window.
+    pub working_count: usize,
     /// All messages and tasks, also those that `count` leaves out.
     pub total: usize,
     /// Bytes.
     pub bytes: usize,
     /// Those of `bytes` that are not of messages which wait for a window.
     pub working_bytes: usize,
+    /// Payloads that are not settled.
+    pub payloads: usize,
+    /// Bytes that tasks which have not ended are likely to put out.
+    pub expected_bytes: usize,
+}
+
+/// What windows a partition may form of what it has buffered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Admission {
+    /// None.
+    Nothing,
+    /// One of a single message, if it has none.
+    Single,
+    /// One, if it has none.
+    First,
+    /// As many as its own limits permit.
+    Any,
 }
 
 impl Load {
     /// Adds what somebody else contributes.
     pub(crate) fn add(&mut self, other: Self) {
         self.count += other.count;
+        self.working_count += other.working_count;
         self.total += other.total;
         self.bytes += other.bytes;
         self.working_bytes += other.working_bytes;
+        self.payloads += other.payloads;
+        self.expected_bytes += other.expected_bytes;
     }
 }
 
@@ -51,36 +83,71 @@ pub struct Thresholds {
     pub resume_at: usize,
 }
 
+impl Thresholds {
+    /// Returns whether what was open or closed is closed at this load.
+    fn closes(self, load: usize, was_closed: bool) -> bool {
+        if was_closed { load > self.resume_at } else { load >= self.pause_at }
+    }
+}
+
 /// The gate of all partitions together.
 #[derive(Debug)]
 pub(crate) struct FlowGate {
     count: Thresholds,
     bytes: Thresholds,
+    payloads: Thresholds,
     load: Load,
     flow: Flow,
-    windows: Flow,
+    /// When windows are crowded, and when no more.
+    crowd: Thresholds,
+    /// Whether what is in windows is too many.
+    is_crowded: bool,
+    /// Whether what is in windows is too large, or has put out too many payloads.
+    is_heavy: bool,
+    is_clogged: bool,
+    /// Whether it is likely to become too large.
+    will_be_heavy: bool,
 }
 
 impl FlowGate {
     /// Starts open and empty.
-    pub(crate) fn new(count: Thresholds, bytes: Thresholds) -> Self {
-        Self { count, bytes, load: Load::default(), flow: Flow::Open, windows: Flow::Open }
+    pub(crate) fn new(count: Thresholds, bytes: Thresholds, payloads: Thresholds) -> Self {
+        let resume_at = count.pause_at - (count.pause_at - count.resume_at).div_ceil(2);
+        Self {
+            count,
+            bytes,
+            payloads,
+            load: Load::default(),
+            flow: Flow::Open,
+            crowd: Thresholds { resume_at, ..count },
+            is_crowded: false,
+            is_heavy: false,
+            is_clogged: false,
+            will_be_heavy: false,
+        }
     }
 
     /// Replaces what one partition contributed by what it contributes now, and answers the flow if
     /// that changed it.
     pub(crate) fn update(&mut self, before: Load, after: Load) -> Option<Flow> {
         debug_assert!(self.load.count >= before.count && self.load.bytes >= before.bytes);
-        self.load.count = self.load.count.saturating_sub(before.count) + after.count;
-        self.load.total = self.load.total.saturating_sub(before.total) + after.total;
-        self.load.bytes = self.load.bytes.saturating_sub(before.bytes) + after.bytes;
-        self.load.working_bytes =
-            self.load.working_bytes.saturating_sub(before.working_bytes) + after.working_bytes;
-        self.windows = match self.windows {
-            Flow::Open if self.load.working_bytes >= self.bytes.pause_at => Flow::Closed,
-            Flow::Closed if self.load.working_bytes <= self.bytes.resume_at => Flow::Open,
-            unchanged => unchanged,
+        let replace = |sum: &mut usize, part: fn(Load) -> usize| {
+            *sum = sum.saturating_sub(part(before)) + part(after);
         };
+        replace(&mut self.load.count, |load| load.count);
+        replace(&mut self.load.working_count, |load| load.working_count);
+        replace(&mut self.load.total, |load| load.total);
+        replace(&mut self.load.bytes, |load| load.bytes);
+        replace(&mut self.load.working_bytes, |load| load.working_bytes);
+        if !cfg!(drakkar_fault = "payloads_unbounded") {
+            replace(&mut self.load.payloads, |load| load.payloads);
+        }
+        replace(&mut self.load.expected_bytes, |load| load.expected_bytes);
+        self.is_crowded = self.crowd.closes(self.load.working_count, self.is_crowded);
+        self.is_heavy = self.bytes.closes(self.load.working_bytes, self.is_heavy);
+        self.is_clogged = self.payloads.closes(self.load.payloads, self.is_clogged);
+        let in_the_end = self.load.working_bytes.saturating_add(self.load.expected_bytes);
+        self.will_be_heavy = self.bytes.closes(in_the_end, self.will_be_heavy);
         let next = self.next_flow();
         (next != self.flow).then(|| {
             self.flow = next;
@@ -89,14 +156,11 @@ impl FlowGate {
     }
 
     fn next_flow(&self) -> Flow {
-        let over = self.load.count >= self.count.pause_at || self.load.bytes >= self.bytes.pause_at;
-        let under =
-            self.load.count <= self.count.resume_at && self.load.bytes <= self.bytes.resume_at;
-        match self.flow {
-            Flow::Open if over => Flow::Closed,
-            Flow::Closed if under => Flow::Open,
-            unchanged => unchanged,
-        }
+        let is_closed = self.flow == Flow::Closed;
+        let closes = self.count.closes(self.load.count, is_closed)
+            || self.bytes.closes(self.load.bytes, is_closed)
+            || self.payloads.closes(self.load.payloads, is_closed);
+        if closes { Flow::Closed } else { Flow::Open }
     }
 
     /// Returns what is in the worker now.
@@ -109,9 +173,14 @@ impl FlowGate {
         self.flow
     }
 
-    /// Returns whether buffered messages flow into windows.
-    pub(crate) fn windows(&self) -> Flow {
-        self.windows
+    /// Returns what windows may be formed.
+    pub(crate) fn admission(&self) -> Admission {
+        match () {
+            () if self.is_heavy || self.is_clogged => Admission::Nothing,
+            () if self.will_be_heavy => Admission::Single,
+            () if self.is_crowded => Admission::First,
+            () => Admission::Any,
+        }
     }
 }
 
@@ -151,11 +220,12 @@ mod tests {
         FlowGate::new(
             Thresholds { pause_at: 10, resume_at: 4 },
             Thresholds { pause_at: 1000, resume_at: 500 },
+            Thresholds { pause_at: 30, resume_at: 15 },
         )
     }
 
     fn load(count: usize, bytes: usize) -> Load {
-        Load { count, total: count, bytes, working_bytes: 0 }
+        Load { count, total: count, bytes, ..Load::default() }
     }
 
     #[test]
@@ -175,35 +245,93 @@ mod tests {
         assert_eq!(gate.update(load(6, 0), load(4, 500)), Some(Flow::Open));
     }
 
+    #[test]
+    fn windows_are_crowded_by_count_until_half_way_and_stop_for_bytes_and_payloads() {
+        let mut gate = gate();
+        let mut before = Load::default();
+        let mut check = |count, bytes, payloads, expect| {
+            let after = Load {
+                count,
+                working_count: count,
+                total: count,
+                bytes,
+                working_bytes: bytes,
+                payloads,
+                ..Load::default()
+            };
+            gate.update(before, after);
+            before = after;
+            assert_eq!(gate.admission(), expect, "{after:?}");
+            let is_open = gate.flow() == Flow::Open;
+            assert!(!is_open || expect == Admission::Any, "{after:?}");
+        };
+        check(9, 999, 29, Admission::Any);
+        check(10, 0, 0, Admission::First);
+        check(8, 0, 0, Admission::First);
+        check(7, 0, 0, Admission::Any);
+        check(10, 1000, 0, Admission::Nothing);
+        check(10, 500, 0, Admission::First);
+        check(0, 501, 0, Admission::Any);
+        check(0, 0, 30, Admission::Nothing);
+        check(0, 0, 16, Admission::Nothing);
+        check(0, 0, 15, Admission::Any);
+    }
+
     /// The marks by their definition: what every assignment keeps is added up anew.
     struct Model {
         kept: BTreeMap<u64, Load>,
         flow: Flow,
-        windows: Flow,
+        is_crowded: bool,
+        is_heavy: bool,
+        will_be_heavy: bool,
+        is_clogged: bool,
     }
 
     impl Model {
         fn total(&self) -> Load {
+            let sum = |part: fn(&Load) -> usize| self.kept.values().map(part).sum();
             Load {
-                count: self.kept.values().map(|load| load.count).sum(),
-                total: self.kept.values().map(|load| load.total).sum(),
-                bytes: self.kept.values().map(|load| load.bytes).sum(),
-                working_bytes: self.kept.values().map(|load| load.working_bytes).sum(),
+                count: sum(|load| load.count),
+                working_count: sum(|load| load.working_count),
+                total: sum(|load| load.total),
+                bytes: sum(|load| load.bytes),
+                working_bytes: sum(|load| load.working_bytes),
+                payloads: sum(|load| load.payloads),
+                expected_bytes: sum(|load| load.expected_bytes),
             }
         }
 
         /// Between the marks nothing changes.
         fn look(&mut self) {
             let total = self.total();
-            if total.count >= 10 || total.bytes >= 1000 {
+            let mark = |state: &mut bool, load: usize, pause_at: usize, resume_at: usize| {
+                if load >= pause_at {
+                    *state = true;
+                } else if load <= resume_at {
+                    *state = false;
+                }
+            };
+            if total.count >= 10 || total.bytes >= 1000 || total.payloads >= 30 {
                 self.flow = Flow::Closed;
-            } else if total.count <= 4 && total.bytes <= 500 {
+            } else if total.count <= 4 && total.bytes <= 500 && total.payloads <= 15 {
                 self.flow = Flow::Open;
             }
-            if total.working_bytes >= 1000 {
-                self.windows = Flow::Closed;
-            } else if total.working_bytes <= 500 {
-                self.windows = Flow::Open;
+            mark(&mut self.is_crowded, total.working_count, 10, 7);
+            mark(&mut self.is_heavy, total.working_bytes, 1000, 500);
+            mark(&mut self.is_clogged, total.payloads, 30, 15);
+            let in_the_end = total.working_bytes + total.expected_bytes;
+            mark(&mut self.will_be_heavy, in_the_end, 1000, 500);
+        }
+
+        fn admission(&self) -> Admission {
+            if self.is_heavy || self.is_clogged {
+                Admission::Nothing
+            } else if self.will_be_heavy {
+                Admission::Single
+            } else if self.is_crowded {
+                Admission::First
+            } else {
+                Admission::Any
             }
         }
     }
@@ -211,15 +339,28 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         /// An assignment keeps this much now.
-        Keep { epoch: u64, count: usize, working: usize, waiting: usize },
+        Keep { epoch: u64, load: Load },
         /// It is over, and what it kept is gone.
         End { epoch: u64 },
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let bytes = || prop_oneof![Just(0), Just(500), 0_usize..1100];
-        let keep = (0_u64..4, 0_usize..12, bytes(), bytes()).prop_map(
-            |(epoch, count, working, waiting)| Step::Keep { epoch, count, working, waiting },
+        let counts = (0_usize..12, 0_usize..6, 0_usize..6, 0_usize..20);
+        let keep = (0_u64..4, counts, bytes(), bytes(), bytes()).prop_map(
+            |(epoch, (working_count, queued, left_out, payloads), working, waiting, expected)| {
+                let count = working_count + queued;
+                let load = Load {
+                    count,
+                    working_count,
+                    total: count + left_out,
+                    bytes: working + waiting,
+                    working_bytes: working,
+                    payloads,
+                    expected_bytes: expected,
+                };
+                Step::Keep { epoch, load }
+            },
         );
         let step = prop_oneof![4 => keep, 3 => (0_u64..4).prop_map(|epoch| Step::End { epoch })];
         prop::collection::vec(step, 0..200)
@@ -230,15 +371,18 @@ mod tests {
         #[test]
         fn agrees_with_the_definition(steps in steps()) {
             let mut gate = gate();
-            let (flow, windows) = (Flow::Open, Flow::Open);
-            let mut model = Model { kept: BTreeMap::new(), flow, windows };
+            let mut model = Model {
+                kept: BTreeMap::new(),
+                flow: Flow::Open,
+                is_crowded: false,
+                is_heavy: false,
+                will_be_heavy: false,
+                is_clogged: false,
+            };
             for step in steps {
                 let (before, after) = match step {
-                    Step::Keep { epoch, count, working, waiting } => {
-                        let bytes = working + waiting;
-                        let total = count + waiting;
-                        let after = Load { count, total, bytes, working_bytes: working };
-                        (model.kept.insert(epoch, after).unwrap_or_default(), after)
+                    Step::Keep { epoch, load } => {
+                        (model.kept.insert(epoch, load).unwrap_or_default(), load)
                     }
                     Step::End { epoch } => {
                         (model.kept.remove(&epoch).unwrap_or_default(), Load::default())
@@ -248,9 +392,10 @@ mod tests {
                 model.look();
                 let news = (model.flow != flow_before).then_some(model.flow);
                 prop_assert_eq!(gate.update(before, after), news);
-                prop_assert_eq!((gate.flow(), gate.windows()), (model.flow, model.windows));
+                prop_assert_eq!((gate.flow(), gate.admission()), (model.flow, model.admission()));
                 prop_assert_eq!(gate.load(), model.total());
-                prop_assert!(gate.windows() == Flow::Open || gate.flow() == Flow::Closed);
+                let is_held_back = model.is_crowded || model.is_heavy || model.is_clogged;
+                prop_assert!(!is_held_back || gate.flow() == Flow::Closed);
             }
         }
     }

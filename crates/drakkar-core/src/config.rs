@@ -47,7 +47,9 @@ pub const EXECUTOR_FIELDS: &[Field] = &[
         kind: Kind::Int { min: 1, max: 1_000_000 },
         default: Some("32"),
         about: "No message is polled once `max_executors` times this many messages and tasks are in \
-                the worker. A partition whose `arrange` takes longer than a second is left out, with \
+                the worker. Once those in windows alone are as many, a partition forms a window of \
+                what is buffered only if it has none, until they are half way down to the lower \
+                mark. A partition whose `arrange` takes longer than a second is left out, with \
                 the window that is arranged and what waits behind it.",
     },
     Field {
@@ -79,7 +81,16 @@ pub const EXECUTOR_FIELDS: &[Field] = &[
         about: "No message is polled once messages, inputs of tasks, captured outputs and \
                 undelivered payloads take this many bytes; polling resumes at half of it. Once \
                 those of messages in windows alone take as many, no window is formed of what is \
-                buffered either; only what is arranged already may exceed it.",
+                buffered either; only what is arranged already may exceed it. Once they and what \
+                tasks are likely to put out, judged by those before them, would take as many, a \
+                partition forms a window only if it has none, and of one message.",
+    },
+    Field {
+        name: "max_buffered_payloads",
+        kind: Kind::Int { min: 1, max: 100_000_000 },
+        default: Some("20000"),
+        about: "No message is polled and no window is formed once this many payloads are not \
+                delivered; both go on at half of it. What is arranged already may exceed it.",
     },
     Field {
         name: "max_open_windows",
@@ -197,6 +208,8 @@ pub struct RawExecutor {
     #[expect(missing_docs, reason = "the table above documents every setting")]
     pub max_buffered_bytes: usize,
     #[expect(missing_docs, reason = "the table above documents every setting")]
+    pub max_buffered_payloads: usize,
+    #[expect(missing_docs, reason = "the table above documents every setting")]
     pub max_open_windows: usize,
 }
 
@@ -212,6 +225,7 @@ impl Default for RawExecutor {
             max_tasks_per_window: 10_000,
             max_replacements: 100,
             max_buffered_bytes: 256 << 20,
+            max_buffered_payloads: 20_000,
             max_open_windows: 1000,
         }
     }
@@ -332,6 +346,8 @@ pub struct EngineConfig {
     pub load_count: Thresholds,
     /// The same by bytes.
     pub load_bytes: Thresholds,
+    /// The same by undelivered payloads.
+    pub load_payloads: Thresholds,
     /// The most tasks that one `arrange` may return.
     pub window_tasks_max: usize,
     /// The longest chain of replacements.
@@ -435,6 +451,10 @@ impl EngineConfig {
             load_bytes: Thresholds {
                 pause_at: executor.max_buffered_bytes,
                 resume_at: executor.max_buffered_bytes / 2,
+            },
+            load_payloads: Thresholds {
+                pause_at: executor.max_buffered_payloads,
+                resume_at: executor.max_buffered_payloads / 2,
             },
             window_tasks_max: executor.max_tasks_per_window,
             replacements_max: executor.max_replacements,

@@ -8,7 +8,7 @@ mod driver;
 mod lane;
 mod route;
 
-pub(crate) use dead_letter::{LetterSource, write_letter};
+pub(crate) use dead_letter::{ERROR_BYTES_MAX, LetterSource, cut_text, write_letter};
 pub(crate) use driver::{LaneHandle, LaneMail, spawn_lane};
 pub(crate) use lane::{LaneItem, LanePolicy};
 pub(crate) use route::Router;

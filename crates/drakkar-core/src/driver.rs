@@ -1,6 +1,6 @@
 //! Runs a partition: brings what happened to its state machine and performs what that decides.
 
-use crate::backpressure::Load;
+use crate::backpressure::{Admission, Load};
 use crate::courier::Courier;
 use crate::delivery::{LaneHandle, LaneItem, LaneMail, LetterSource, write_letter};
 use crate::erased::panic_text;
@@ -12,7 +12,7 @@ use crate::partition::{
 };
 use crate::shared::Shared;
 use drakkar_api::{
-    CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Executor, Flow, Instant,
+    CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Executor, Instant,
     PartitionId, Reply, Run, RunId, RunListener, SourceMessage,
 };
 use futures_util::FutureExt as _;
@@ -274,7 +274,10 @@ impl Driver {
         let others_drain = cfg!(drakkar_fault = "drain_stops_others")
             && self.drain.is_none()
             && self.shared.partitions.some_leave();
-        self.machine.set_windows(if others_drain { Flow::Closed } else { self.shared.windows() });
+        self.machine.set_admission(match others_drain {
+            true => Admission::Nothing,
+            false => self.shared.admission(),
+        });
         if self.watch.hand_over() {
             self.machine.take_over_stall();
         }
@@ -283,6 +286,9 @@ impl Driver {
         let end = self.perform(effects);
         let load = self.machine.load();
         self.shared.change_load(std::mem::replace(&mut self.load, load), load);
+        if end.is_none() && self.machine.asks_for_admission() {
+            return self.handle(Input::Tick, now);
+        }
         end
     }
 
@@ -469,7 +475,7 @@ impl Driver {
 /// Returns what messages contribute to the load while they are in the mail.
 pub(crate) fn arrived_load(messages: &[SourceMessage]) -> Load {
     let bytes = messages.iter().map(SourceMessage::size_bytes).sum();
-    Load { count: messages.len(), total: messages.len(), bytes, working_bytes: 0 }
+    Load { count: messages.len(), total: messages.len(), bytes, ..Load::default() }
 }
 
 /// Brings what the executor tells to the partition.

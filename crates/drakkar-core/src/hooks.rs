@@ -5,6 +5,7 @@
 //! `task_priority`, which are called for each message or task, run in that of the hook around them.
 
 use crate::config::ParsePolicy;
+use crate::delivery::{ERROR_BYTES_MAX, cut_text};
 use crate::erased::{AnyMessage, guard, panic_text};
 use crate::hook_watch::{HookWatch, Inside};
 use crate::partition::{ArrangeCall, HookAnswer, HookCall, HookFailure, Input};
@@ -345,7 +346,8 @@ fn report(
     error: HookError,
     panicked: bool,
 ) -> HookFailure {
-    let error = error_text(&error);
+    // It may be kept for as long as a dead letter is.
+    let error = cut_text(&error_text(&error), ERROR_BYTES_MAX);
     shared.observer.observe(&Event::HookFailed {
         hook,
         partition: place.partition,

@@ -11,7 +11,7 @@
 //! finishes an offset, and only a settled message gets there (promise DL-1).
 //!
 //! Limits: messages waiting for a window (count and bytes, by credit), open windows, tasks of a
-//! window, length of a chain of replacements, distance between the oldest unfinished offset and
+//! window, undelivered payloads (over all partitions), length of a chain of replacements, distance between the oldest unfinished offset and
 //! the newest one.
 //!
 //! It refuses to know what a message is made of, what a sink does, and what time it is.
@@ -28,13 +28,15 @@ mod task;
 mod tests;
 mod window;
 
+#[cfg(test)]
+pub(crate) use effect::TaskName;
 pub(crate) use effect::{
     ArrangeCall, DrainCause, Effect, HookAnswer, HookCall, HookFailure, Input, ItemEnd, ItemKey,
     Letter, LetterContent, Outgoing,
 };
 
 use crate::ascending::AscendingMap;
-use crate::backpressure::Load;
+use crate::backpressure::{Admission, Load};
 use crate::commit::CommitSchedule;
 use crate::config::EngineConfig;
 use crate::delivery::Router;
@@ -42,8 +44,8 @@ use crate::retry::Jitter;
 use crate::watermark::{OutOfOrder, Watermark};
 use drain::Drain;
 use drakkar_api::{
-    Credit, Epoch, Event, Flow, Handler, Instant, Observer, Offset, PartitionId, Settlement,
-    SourceError, SourceErrorKind, SourceMessage, WindowId, WrittenHooks,
+    Credit, Epoch, Event, Handler, Instant, Observer, Offset, PartitionId, Settlement, SourceError,
+    SourceErrorKind, SourceMessage, WindowId, WrittenHooks,
 };
 use message::MessageState;
 use output::{Group, LetterState, Owner};
@@ -81,8 +83,10 @@ pub(crate) struct Partition {
 
     windows: AscendingMap<WindowId, WindowState>,
     windows_formed: u64,
-    /// Whether a window may be formed, as far as all partitions together go.
-    windows_flow: Flow,
+    /// What windows may be formed, as far as all partitions together go.
+    admission: Admission,
+    /// Whether what was arranged since then is not in the load of all partitions yet.
+    is_admission_stale: bool,
     /// The window whose `arrange` runs or waits for its next attempt.
     arranging: Option<WindowId>,
     messages: AscendingMap<Offset, Box<MessageState>>,
@@ -107,6 +111,12 @@ pub(crate) struct Partition {
     busy_messages: usize,
     /// Bytes of registered messages, inputs of tasks, captured outputs and undelivered payloads.
     held_bytes: usize,
+    /// Undelivered payloads.
+    held_payloads: usize,
+    /// Tasks that have put something out, and not settled.
+    tasks_with_output: usize,
+    /// What attempts have put out lately, each on average.
+    typical_output: usize,
     progress: Progress,
     hooks: HookPresence,
     drain: Drain,
@@ -173,7 +183,8 @@ impl Partition {
             jitter: Jitter::new(seed),
             windows: AscendingMap::new(),
             windows_formed: 0,
-            windows_flow: Flow::Open,
+            admission: Admission::Any,
+            is_admission_stale: false,
             arranging: None,
             messages: AscendingMap::new(),
             newest_started: None,
@@ -189,6 +200,9 @@ impl Partition {
             timers: BTreeMap::new(),
             busy_messages: 0,
             held_bytes: 0,
+            held_payloads: 0,
+            tasks_with_output: 0,
+            typical_output: 0,
             progress: Progress::default(),
             hooks,
             drain: Drain::default(),
@@ -239,10 +253,17 @@ impl Partition {
         std::mem::take(&mut self.effects)
     }
 
-    /// Hears whether windows may be formed, as far as all partitions together go. What is buffered
-    /// goes on with the next input.
-    pub(crate) fn set_windows(&mut self, flow: Flow) {
-        self.windows_flow = flow;
+    /// Hears what windows may be formed, as far as all partitions together go. What is buffered goes
+    /// on with the next input.
+    pub(crate) fn set_admission(&mut self, admission: Admission) {
+        self.admission = admission;
+        self.is_admission_stale = false;
+    }
+
+    /// Returns whether it could form a window now and has to hear first whether it still may, after
+    /// its load was told.
+    pub(crate) fn asks_for_admission(&self) -> bool {
+        self.is_admission_stale && !self.queue.is_empty()
     }
 
     /// Takes the emptied list of effects back, so that not every input costs an allocation.
@@ -283,11 +304,15 @@ impl Partition {
         let counts = self.may_open_window() && !overdue;
         let queued = if counts { self.queue.len() } else { 0 };
         let in_work = self.tasks.len() + self.busy_messages;
+        let working_count = in_work - left_out;
         Load {
-            count: queued + in_work - left_out,
+            count: queued + working_count,
+            working_count,
             total: self.queue.len() + in_work,
             bytes: self.queued_bytes + self.held_bytes,
             working_bytes: self.held_bytes,
+            payloads: self.held_payloads,
+            expected_bytes: (self.tasks.len() - self.tasks_with_output) * self.typical_output,
         }
     }
 
@@ -295,6 +320,18 @@ impl Partition {
     fn arrange_overdue_at(&self) -> Option<Instant> {
         let window = self.arranging.and_then(|id| self.windows.get(&id))?;
         Some(window.formed_at + self.config.arrange_patience)
+    }
+
+    /// Returns whether all partitions together leave room for one more window of this one.
+    fn is_admitted(&self) -> bool {
+        match self.admission {
+            _ if self.is_admission_stale => false,
+            Admission::Nothing => false,
+            Admission::Single | Admission::First => {
+                self.windows.is_empty() || cfg!(drakkar_fault = "windows_ignore_the_crowd")
+            }
+            Admission::Any => true,
+        }
     }
 
     /// Returns whether the limits of this partition permit one more window.

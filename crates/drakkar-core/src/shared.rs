@@ -1,7 +1,7 @@
 //! What all actors of an engine share: the table of assigned partitions, the flow gate, and the
 //! parts that the engine was made of.
 
-use crate::backpressure::{FlowGate, Load, LoadGauge, SharedGate};
+use crate::backpressure::{Admission, FlowGate, Load, LoadGauge, SharedGate};
 use crate::config::{EngineConfig, StallResponse};
 use crate::courier::Courier;
 use crate::delivery::{LaneHandle, Router};
@@ -15,7 +15,7 @@ use drakkar_api::{
 };
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -171,8 +171,8 @@ pub(crate) struct Shared {
     closing: AtomicBool,
     /// Ends the engine; taken by the first failure that is to stop it.
     stop: Mutex<Option<Reply<String>>>,
-    /// Whether no window is formed, because of bytes.
-    windows_closed: AtomicBool,
+    /// What windows may be formed, as an [`Admission`].
+    admission: AtomicU8,
 }
 
 /// What [`Shared`] is made of.
@@ -194,7 +194,8 @@ pub(crate) struct SharedParts {
 
 impl Shared {
     pub(crate) fn new(parts: SharedParts) -> Self {
-        let gate = FlowGate::new(parts.config.load_count, parts.config.load_bytes);
+        let config = &parts.config;
+        let gate = FlowGate::new(config.load_count, config.load_bytes, config.load_payloads);
         let courier: Arc<Courier> = Arc::default();
         let mut courier_task = JoinSet::new();
         courier_task.spawn(Arc::clone(&courier).run());
@@ -220,7 +221,7 @@ impl Shared {
             worker_hooks: Mutex::default(),
             closing: AtomicBool::new(false),
             stop: Mutex::new(Some(parts.stop)),
-            windows_closed: AtomicBool::new(false),
+            admission: AtomicU8::new(Admission::Any as u8),
         }
     }
 
@@ -232,8 +233,8 @@ impl Shared {
         let (changed, may_form_windows) = {
             let mut gate = self.gate.lock();
             let changed = gate.update(before, after).is_some();
-            let closed = gate.windows() == Flow::Closed;
-            (changed, self.windows_closed.swap(closed, Ordering::SeqCst) && !closed)
+            let admission = gate.admission() as u8;
+            (changed, self.admission.swap(admission, Ordering::SeqCst) < admission)
         };
         if may_form_windows {
             // Whoever waits for it looks again.
@@ -276,12 +277,11 @@ impl Shared {
         self.gate.lock().flow() == Flow::Closed
     }
 
-    /// Returns whether windows may be formed, as far as bytes go.
-    pub(crate) fn windows(&self) -> Flow {
-        match self.windows_closed.load(Ordering::SeqCst) {
-            true => Flow::Closed,
-            false => Flow::Open,
-        }
+    /// Returns what windows may be formed, as far as all partitions together go.
+    pub(crate) fn admission(&self) -> Admission {
+        let now = self.admission.load(Ordering::SeqCst);
+        let all = [Admission::Nothing, Admission::Single, Admission::First, Admission::Any];
+        all.into_iter().find(|it| *it as u8 == now).unwrap_or(Admission::Any)
     }
 
     /// Closes the flow for good.

@@ -7,6 +7,7 @@ use drakkar::prelude::*;
 use serde::{Deserialize, Serialize};
 use settings::{Mode, Settings};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Messages are allocated on one thread and freed on others, which glibc's allocator is slow at
 /// (decision 011). The bare loops have the same.
@@ -32,9 +33,18 @@ struct Bench {
     mode: Mode,
     fanout: u64,
     sleep_seconds: f64,
+    output_bytes: u64,
+    hook_time: Duration,
+    leak_bytes: usize,
 }
 
 impl Bench {
+    /// Of different lengths, so that they do not end in step.
+    fn sleep(&self, n: u64) -> String {
+        let share = 1.0 - f64::from(u32::try_from(n % 8).unwrap_or(0)) / 16.0;
+        (self.sleep_seconds * share).to_string()
+    }
+
     fn task(&self, message: &Message<Input>, input: &Input, j: u64) -> Task {
         let task = Task::for_message(message)
             .meta("id", input.id.as_str())
@@ -43,11 +53,12 @@ impl Bench {
         match self.mode {
             Mode::True => task,
             Mode::Cat => task.stdin(message.value().cloned().unwrap_or_default()),
-            // Of different lengths, so that they do not end in step.
-            Mode::Sleep => {
-                let share = 1.0 - f64::from(u32::try_from(input.n % 8).unwrap_or(0)) / 16.0;
-                task.arg((self.sleep_seconds * share).to_string())
-            }
+            Mode::Sleep => task.arg(self.sleep(input.n)),
+            Mode::Loud => task
+                .arg("-c")
+                .arg(r#"sleep "$0" && exec head -c "$1" /dev/zero"#)
+                .arg(self.sleep(input.n))
+                .arg(self.output_bytes.to_string()),
             Mode::Precomputed => task.precomputed(Precomputed::stdout("ok")),
         }
     }
@@ -66,6 +77,13 @@ impl Handler for Bench {
     }
 
     async fn on_task_complete(&self, done: &TaskOutput, _cx: &Context) -> Result<Outputs> {
+        if !self.hook_time.is_zero() {
+            tokio::time::sleep(self.hook_time).await;
+        }
+        if self.leak_bytes > 0 {
+            // Looked at, or the compiler leaves it out.
+            std::hint::black_box(vec![1_u8; self.leak_bytes].leak());
+        }
         let id = done.meta("id").and_then(|id| id.as_str()).unwrap_or_default();
         let number = |name| done.meta(name).and_then(|number| number.as_u64()).unwrap_or_default();
         let output = Output {
@@ -92,7 +110,13 @@ impl Handler for Bench {
 async fn main() -> anyhow::Result<ExitCode> {
     let settings = Settings::from_env()?;
     let config = Config::from_yaml_str(&settings.yaml()?, [])?;
-    let Settings { mode, fanout, sleep_seconds, worker_id, .. } = settings;
-    let handler = Bench { mode, fanout, sleep_seconds };
-    Ok(App::new(handler).worker_name(worker_id).config(config).run_to_exit_code().await)
+    let handler = Bench {
+        mode: settings.mode,
+        fanout: settings.fanout,
+        sleep_seconds: settings.sleep_seconds,
+        output_bytes: settings.output_bytes,
+        hook_time: settings.hook_time,
+        leak_bytes: settings.leak_bytes,
+    };
+    Ok(App::new(handler).worker_name(settings.worker_id).config(config).run_to_exit_code().await)
 }

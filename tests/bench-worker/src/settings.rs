@@ -3,6 +3,7 @@
 use anyhow::{Context as _, bail, ensure};
 use serde_json::json;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// What a task does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub(crate) enum Mode {
     Precomputed,
     /// Runs `/bin/sleep` for half of `BENCH_SLEEP_SECONDS` to all of it.
     Sleep,
+    /// Sleeps likewise, then writes `BENCH_OUTPUT_BYTES` to its standard output.
+    Loud,
 }
 
 impl FromStr for Mode {
@@ -26,7 +29,8 @@ impl FromStr for Mode {
             "cat" => Self::Cat,
             "pre" => Self::Precomputed,
             "sleep" => Self::Sleep,
-            _ => bail!("BENCH_MODE must be true, cat, pre or sleep, found \"{word}\""),
+            "loud" => Self::Loud,
+            _ => bail!("BENCH_MODE must be true, cat, pre, sleep or loud, found \"{word}\""),
         })
     }
 }
@@ -37,6 +41,11 @@ pub(crate) struct Settings {
     pub(crate) mode: Mode,
     pub(crate) fanout: u64,
     pub(crate) sleep_seconds: f64,
+    pub(crate) output_bytes: u64,
+    /// How long `on_task_complete` takes.
+    pub(crate) hook_time: Duration,
+    /// What is lost for good with each task, to show that this is noticed.
+    pub(crate) leak_bytes: usize,
     brokers: String,
     source: String,
     sink: String,
@@ -58,6 +67,9 @@ impl Settings {
             sleep_seconds: variable("BENCH_SLEEP_SECONDS", "1")?
                 .parse()
                 .context("BENCH_SLEEP_SECONDS")?,
+            output_bytes: number("BENCH_OUTPUT_BYTES", 1 << 20)?,
+            hook_time: Duration::from_millis(number("BENCH_HOOK_MS", 0)?),
+            leak_bytes: usize::try_from(number("BENCH_LEAK_BYTES", 0)?)?,
             brokers: required("BENCH_BROKERS")?,
             source: required("BENCH_SOURCE")?,
             sink: required("BENCH_SINK")?,
@@ -97,12 +109,14 @@ impl Settings {
                 "binary_path": match self.mode {
                     Mode::Cat => "/bin/cat",
                     Mode::Sleep => "/bin/sleep",
+                    Mode::Loud => "/bin/sh",
                     Mode::True | Mode::Precomputed => "/bin/true",
                 },
                 "max_executors": number("BENCH_MAX_EXECUTORS", 4)?,
                 "window_size": number("BENCH_WINDOW", 100)?,
                 "backpressure_high_multiplier": number("BENCH_BP_HIGH", 32)?,
                 "backpressure_low_multiplier": number("BENCH_BP_LOW", 4)?,
+                "max_buffered_bytes": number("BENCH_BUFFERED_BYTES", 256 << 20)?,
             },
             "sinks": { "kafka": { "results": { "topic": self.sink, "brokers": sink_brokers } } },
             "dlq": { "brokers": sink_brokers },

@@ -2,10 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use rdkafka::ClientContext;
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 
@@ -13,6 +15,9 @@ use crate::{Broker, load};
 
 /// For everything to be confirmed, a restart of the broker included.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(90);
+
+/// When the client holds as much as it may.
+const FULL_PAUSE: Duration = Duration::from_millis(10);
 
 /// The number of a message that may stand anywhere.
 const NONSENSE: usize = usize::MAX;
@@ -51,11 +56,19 @@ impl Producer {
         while self.sent < messages {
             let n = self.sent;
             let (key, value, (partition, _)) = (load::key(n), (self.values)(n), load::place(n)?);
-            let record = BaseRecord::with_opaque_to(&self.topic, usize::try_from(n)?)
+            let mut record = BaseRecord::with_opaque_to(&self.topic, usize::try_from(n)?)
                 .partition(partition)
                 .key(&key)
                 .payload(&value);
-            self.client.send(record).map_err(|(error, _)| error)?;
+            let deadline = Instant::now() + CONFIRM_DEADLINE;
+            while let Err((error, refused)) = self.client.send(record) {
+                let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+                if !is_full || Instant::now() >= deadline {
+                    return Err(error.into());
+                }
+                record = refused;
+                thread::sleep(FULL_PAUSE);
+            }
             self.sent += 1;
         }
         Ok(())

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::http::{Response, get};
-use crate::{Metrics, closed_port, wait_until};
+use crate::{Footprint, Metrics, closed_port, wait_until};
 
 /// From the start to the first ready answer; a dead member's session may have to run out before.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -152,6 +152,15 @@ impl Worker {
     /// It does not answer.
     pub fn get(&self, path: &str) -> Result<Response> {
         get(self.metrics_port, path)
+    }
+
+    /// Its memory now, without that of its children.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn footprint(&self) -> Result<Footprint> {
+        Footprint::of(self.child.id())
     }
 
     /// Its metrics now.

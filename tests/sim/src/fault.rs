@@ -65,6 +65,8 @@ faults! {
     "load_leaks" breaks Ft3;
     "ahead_unbounded" breaks Ft3;
     "windows_unbounded" breaks Ft3;
+    "windows_ignore_the_crowd" breaks Ft3;
+    "payloads_unbounded" breaks Ft3;
     "buffer_unbounded" breaks Ft3;
     "repeat_taken_in" breaks Contract;
 }

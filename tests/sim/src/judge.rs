@@ -63,7 +63,9 @@ pub(crate) struct Judge {
     arrange_calls: u64,
     /// When a verdict or an answer to a commit of an older assignment came in last.
     stale: Option<Duration>,
-    /// Whether bytes or tasks are bounded so that they may hold windows back.
+    /// When the engine last heard of the end of a run, or lost one.
+    eased_at: Option<Duration>,
+    /// Whether bytes, payloads or tasks are bounded so that they may hold windows back.
     has_narrow_bounds: bool,
     /// When it was last looked for messages that are held for nothing.
     checked_at: Duration,
@@ -94,7 +96,9 @@ impl Judge {
             accounts: BTreeMap::new(),
             arrange_calls: 0,
             stale: None,
+            eased_at: None,
             has_narrow_bounds: scenario.config.load_bytes != EngineConfig::default().load_bytes
+                || scenario.config.load_payloads != EngineConfig::default().load_payloads
                 || scenario.config.window_tasks_max < ROOMY,
             checked_at: Duration::ZERO,
             breach: None,

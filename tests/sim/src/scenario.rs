@@ -134,6 +134,10 @@ fn draw_config(random: &mut Random, seed: u64) -> EngineConfig {
         let pause_at = size(random.within(300..=4000));
         config.load_bytes = Thresholds { pause_at, resume_at: pause_at / 2 };
     }
+    if seed.is_multiple_of(5) {
+        let pause_at = size(seed / 5 % 30 + 2);
+        config.load_payloads = Thresholds { pause_at, resume_at: pause_at / 2 };
+    }
     config.window_tasks_max = match random.chance(300) {
         true => size(random.within(4..=12)),
         false => ROOMY,

@@ -1,4 +1,4 @@
-//! Every fault of `docs/faults.md` names tests that exist.
+//! Every fault of `docs/faults.md` names tests that exist, and so does `docs/memory.md`.
 //!
 //! A fault begins with its bold id, `- **F-1**`. A test is named as `` `file::function` ``. In a test target that
 //! runs itself (`harness = false`) it is a function that the program names where it runs its checks.
@@ -7,6 +7,7 @@ use super::finding::Finding;
 use super::tree::Tree;
 
 const FAULTS: &str = "docs/faults.md";
+const MEMORY: &str = "docs/memory.md";
 
 /// Each fault names at least one test, and each test is there.
 pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
@@ -29,6 +30,15 @@ pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
                 let message =
                     format!("F-{} names `{file}::{function}`, which is no test", fault.number);
                 findings.push(Finding::at(FAULTS, fault.line, message));
+            }
+        }
+    }
+    let memory = tree.text(MEMORY).unwrap_or_default();
+    for (number, line) in memory.lines().enumerate() {
+        for (file, function) in citations(line) {
+            if !has_test(tree, file, function) {
+                let message = format!("`{file}::{function}` is no test");
+                findings.push(Finding::at(MEMORY, number + 1, message));
             }
         }
     }
@@ -174,6 +184,15 @@ mod tests {
         {
             assert!(!finds(cited), "{cited}");
         }
+    }
+
+    #[test]
+    fn a_bound_that_names_a_test_that_is_not_there_is_found() {
+        let faults = (FAULTS, "- **F-1** Bad. `crates/a/src/b.rs::good`\n");
+        let code = ("crates/a/src/b.rs", TESTS);
+        let check_memory = |memory| check(&Tree::of(&[faults, code, (MEMORY, memory)])).len();
+        assert_eq!(check_memory("| x | `crates/a/src/b.rs::slow` |\n"), 0);
+        assert_eq!(check_memory("| x | `crates/a/src/b.rs::fast` |\n"), 1);
     }
 
     #[test]

@@ -25,7 +25,7 @@ const VERSION: &str = "1";
 const FRAMING_BYTES: usize = 1024;
 
 /// The longest error text that a letter carries, in bytes.
-const ERROR_BYTES_MAX: usize = 8 * 1024;
+pub(crate) const ERROR_BYTES_MAX: usize = 8 * 1024;
 
 /// What ends a text that was cut.
 const ELLIPSIS: &str = "…";
@@ -200,7 +200,7 @@ fn source_headers(source: &SourceMessage) -> Value {
 }
 
 /// Cuts an error text to `bytes_max`, at a character's border, and marks it as cut.
-fn cut_text(text: &str, bytes_max: usize) -> String {
+pub(crate) fn cut_text(text: &str, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text.to_owned();
     }
@@ -286,6 +286,7 @@ fn describe_cut(value: &Bytes) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::partition::TaskName;
     use drakkar_api::{
         DeliveryId, FileLine, Hook, Offset, PartitionId, SinkId, SinkKind, Task, TaskId,
     };
@@ -311,7 +312,7 @@ mod tests {
         Letter {
             content,
             source: Arc::new(message(value)),
-            task: Some(Arc::new(task)),
+            task: Some(TaskName::of(&task)),
             hook: Some(Hook::OnTaskComplete),
             error_kind: "timeout".to_owned(),
             error: "too late".to_owned(),

@@ -246,6 +246,7 @@ impl Partition {
     /// completes between two of its tasks.
     fn finish_arrange(&mut self, id: WindowId, tasks: Tasks) {
         self.arranging = None;
+        self.is_admission_stale = true;
         let window = self.windows.get_mut(&id).expect("the caller found it");
         window.phase = WindowPhase::Working;
         let offsets = window.messages.clone();

@@ -315,6 +315,8 @@ impl Partition {
         self.waiting_runs = 0;
         self.busy_messages = 0;
         self.held_bytes = 0;
+        self.held_payloads = 0;
+        self.tasks_with_output = 0;
     }
 
     /// What is up to the frontier and unfinished had started.

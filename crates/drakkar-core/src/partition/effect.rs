@@ -4,8 +4,9 @@ use crate::erased::{AnyCompletedWindow, AnyGroup, AnyMessage};
 use drakkar_api::{
     CommitOffset, Credit, DeliveryAction, DeliveryFailure, DeliveryId, ErrorAction, Execution,
     Hook, Offset, Outputs, Payload, PendingTasks, Priority, RunId, Settlement, SinkError, SinkId,
-    SourceError, SourceMessage, Task, TaskFailure, TaskOutput, WindowId,
+    SourceError, SourceMessage, Task, TaskFailure, TaskId, TaskOutput, WindowId,
 };
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -153,11 +154,25 @@ pub(crate) enum ItemEnd {
 pub(crate) struct Letter {
     pub(crate) content: LetterContent,
     pub(crate) source: Arc<SourceMessage>,
-    pub(crate) task: Option<Arc<Task>>,
+    pub(crate) task: Option<TaskName>,
     pub(crate) hook: Option<Hook>,
     pub(crate) error_kind: String,
     pub(crate) error: String,
     pub(crate) attempts: u32,
+}
+
+/// What a dead letter tells of a task. Not the task itself: a letter may be held for long, and what
+/// the task was given need not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TaskName {
+    pub(crate) id: Option<TaskId>,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+impl TaskName {
+    pub(crate) fn of(task: &Task) -> Self {
+        Self { id: task.id.clone(), labels: task.labels.clone() }
+    }
 }
 
 /// What a dead letter is about.

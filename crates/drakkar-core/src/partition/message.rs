@@ -1,6 +1,6 @@
 //! Messages: settled when their tasks are, finished when everything they produced is.
 
-use super::effect::{Effect, HookCall, Letter, LetterContent};
+use super::effect::{Effect, HookCall, Letter, LetterContent, TaskName};
 use super::output::{LetterOwner, Owner};
 use super::window::WindowPhase;
 use super::{HookFailure, Partition};
@@ -74,7 +74,7 @@ pub(super) struct Cause {
     kind: String,
     error: String,
     attempts: u32,
-    task: Option<Arc<Task>>,
+    task: Option<TaskName>,
 }
 
 impl Fate {
@@ -120,7 +120,7 @@ impl Fate {
             kind: outcome.as_str().to_owned(),
             error,
             attempts: output.attempt,
-            task: Some(Arc::clone(&output.task)),
+            task: Some(TaskName::of(&output.task)),
         }))
     }
 
@@ -356,5 +356,26 @@ impl Partition {
             written_at: message.source.timestamp.map(|(written_at, _)| written_at),
             duration: self.now - message.formed_at,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drakkar_api::{Execution, TaskOutcome};
+
+    // Promise: FT-3
+    #[test]
+    fn a_dead_letter_keeps_nothing_that_its_task_was_given() {
+        let task = Task::for_offset(Offset::new(1)).id("t").label("l", "v").stdin(vec![0; 1000]);
+        let task = Arc::new(task);
+        let execution = Execution::without_process(TaskOutcome::ExitCode(1));
+        let output = TaskOutput { task: Arc::clone(&task), attempt: 1, execution };
+        let fate = Fate::from_task(&output);
+        drop(output);
+        assert_eq!(Arc::strong_count(&task), 1, "it is kept by nobody else");
+        let Fate::DeadLetter(cause) = fate else { panic!("it goes to the dead letters") };
+        assert_eq!(cause.task, Some(TaskName::of(&task)));
+        assert_eq!(cause.error, "task t exited with code 1");
     }
 }

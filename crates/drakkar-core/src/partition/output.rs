@@ -1,7 +1,7 @@
 //! Outputs of hooks: routed as a whole, delivered per sink, settled payload by payload.
 
 use super::effect::{
-    Effect, HookAnswer, HookCall, ItemEnd, ItemKey, Letter, LetterContent, Outgoing,
+    Effect, HookAnswer, HookCall, ItemEnd, ItemKey, Letter, LetterContent, Outgoing, TaskName,
 };
 use super::message::{Fate, TaskEnd};
 use super::task::TaskKey;
@@ -9,7 +9,7 @@ use super::{HookFailure, Partition};
 use crate::config::SendFailurePolicy;
 use drakkar_api::{
     DeliveryAction, DeliveryFailure, DeliveryId, Event, Hook, MessageEnd, Offset, Outputs, Payload,
-    SinkError, Task, TaskId, WindowId,
+    SinkError, TaskId, WindowId,
 };
 use smallvec::{SmallVec, smallvec};
 use std::collections::BTreeMap;
@@ -151,6 +151,7 @@ impl Partition {
             let key = self.draw_key();
             let bytes = payloads.iter().map(|(_, payload)| payload.size_bytes()).sum();
             self.held_bytes += bytes;
+            self.held_payloads += payloads.len();
             for ((id, payload), index) in payloads.iter().zip(0..) {
                 let item = Outgoing {
                     key: ItemKey::Payload { group: key, index },
@@ -378,6 +379,7 @@ impl Partition {
     fn group_done(&mut self, key: u64) {
         let group = self.groups.remove(&key).expect("a group is done once");
         self.held_bytes -= group.bytes;
+        self.held_payloads -= group.payloads.len();
         if let Some(key) = group.set {
             let set = self.sets.get_mut(&key).expect("a set outlives its groups");
             *set -= 1;
@@ -410,9 +412,9 @@ impl Partition {
         self.owner_offsets(group)[0]
     }
 
-    fn owner_origin(&self, group: u64) -> (Option<Arc<Task>>, Hook) {
+    fn owner_origin(&self, group: u64) -> (Option<TaskName>, Hook) {
         match self.owner(group) {
-            Owner::Task(key) => (Some(Arc::clone(&self.tasks[&key].task)), Hook::OnTaskComplete),
+            Owner::Task(key) => (Some(TaskName::of(&self.tasks[&key].task)), Hook::OnTaskComplete),
             Owner::Message(_) => (None, Hook::OnMessageComplete),
             Owner::Window(_) => (None, Hook::OnWindowComplete),
         }

@@ -246,6 +246,8 @@ impl Partition {
         self.held_bytes -= state.output_bytes;
         state.output_bytes = output.stdout().len() + output.stderr().len();
         self.held_bytes += state.output_bytes;
+        self.typical_output = moved_towards(self.typical_output, state.output_bytes);
+        self.tasks_with_output += usize::from(state.output.is_none());
         state.output = Some(output);
         state.hook_failures = 0;
         if !success {
@@ -427,6 +429,7 @@ impl Partition {
     pub(super) fn settle_task(&mut self, key: TaskKey, end: TaskEnd) {
         let state = self.tasks.remove(&key).expect("a task is settled once");
         self.held_bytes -= state.input_bytes + state.output_bytes;
+        self.tasks_with_output -= usize::from(state.output.is_some());
         let keep = !self.hooks.window_missing && end != TaskEnd::Replaced;
         let window = self.windows.get_mut(&state.window).expect("a window outlives its tasks");
         window.open_tasks -= 1;
@@ -452,4 +455,9 @@ impl Partition {
             attempt: state.attempt,
         }
     }
+}
+
+/// Returns an average that follows what comes: a new value makes an eighth of it.
+fn moved_towards(average: usize, value: usize) -> usize {
+    average - average.div_ceil(8) + value.div_ceil(8)
 }

@@ -170,6 +170,7 @@ impl World {
     }
 
     fn handle(&mut self, input: Input) {
+        self.machine.set_admission(Admission::Any);
         let effects = self.machine.handle(input, self.now);
         self.perform(effects);
     }

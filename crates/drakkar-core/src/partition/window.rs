@@ -5,8 +5,9 @@ use super::effect::{Effect, HookCall};
 use super::message::{Fate, MessagePhase, MessageState};
 use super::output::Owner;
 use super::{HookFailure, Partition};
+use crate::backpressure::Admission;
 use crate::erased::AnyCompletedWindow;
-use drakkar_api::{Event, Flow, Instant, Offset, Outputs, TaskOutput, WindowId};
+use drakkar_api::{Event, Instant, Offset, Outputs, TaskOutput, WindowId};
 use std::sync::Arc;
 
 /// The state of one window.
@@ -60,7 +61,7 @@ impl WindowState {
 impl Partition {
     /// Forms a window, if one may be formed and there is something to put into it.
     pub(super) fn form_window(&mut self) {
-        let held_back = self.windows_flow == Flow::Closed || !self.may_open_window();
+        let held_back = !self.is_admitted() || !self.may_open_window();
         if self.arranging.is_some() || self.drain.is_active() || held_back {
             return;
         }
@@ -68,7 +69,11 @@ impl Partition {
             true => usize::MAX,
             false => self.config.ahead_max.saturating_sub(self.watermark.ahead()),
         };
-        let size = self.config.window_size.min(room);
+        let most = match self.admission {
+            Admission::Single => 1,
+            _ => self.config.window_size,
+        };
+        let size = most.min(room);
         let id = WindowId::new(self.windows_formed + 1);
         let mut offsets = Vec::new();
         while offsets.len() < size {

@@ -4,11 +4,11 @@ use crate::world::{
     BlockedClock, MILLISECOND, ROOMY, SECOND, Setup, World, input, partition, record,
 };
 use drakkar_api::{
-    Context, Event, Flow, Handler, Hook, HookResult, Message, Observer, Outputs, RawInput, Task,
-    TaskOutcome, Window,
+    Context, ErrorAction, Event, Flow, Handler, Hook, HookResult, Message, Observer, Outputs,
+    RawInput, Task, TaskOutcome, Window,
 };
 use drakkar_core::{EngineStatus, StallResponse, Thresholds};
-use drakkar_testkit::{Answer, FakeRun, Reaction, TestHandler};
+use drakkar_testkit::{Answer, FakeRun, HookCall, Reaction, TestHandler};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -233,6 +233,154 @@ async fn a_partition_that_waits_for_room_hears_when_another_makes_it() {
     tokio::time::sleep(SECOND * 4).await;
     assert_eq!(world.committed(1), Some(4), "the first window was under way");
     world.until_committed(1, 8).await;
+    world.until_done().await;
+    world.finish().await;
+}
+
+/// Each message becomes ten tasks of a second; more than 32 tasks are too many.
+fn fanning_out() -> Setup<TestHandler> {
+    let handler = TestHandler::new().with_arrange(|window, _| {
+        let tasks = |m: &Message<RawInput>| {
+            let offset = m.offset();
+            (0..10).map(move |_| Task::for_offset(offset)).collect::<Vec<_>>()
+        };
+        Ok(window.messages().flat_map(tasks).collect())
+    });
+    Setup::new(handler)
+        .config(|config| {
+            config.load_count = Thresholds { pause_at: 32, resume_at: 8 };
+            config.window_size = 1;
+            config.buffer_messages = 30;
+        })
+        .tasks(8, |_, _| FakeRun::exit(0).lasting(SECOND))
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn tasks_at_the_high_mark_stop_windows_of_what_is_buffered_too() {
+    let world = fanning_out().start(&["x"; 30]).await;
+    let mut most = 0;
+    while world.committed(0) != Some(30) {
+        tokio::time::sleep(MILLISECOND * 100).await;
+        let load = world.status.load();
+        most = most.max(load.working_count);
+        assert!(load.working_count <= 32 + 10, "{load:?}");
+        assert!(load.working_count >= 8 || load.count == load.working_count, "dry: {load:?}");
+    }
+    assert!(most >= 32, "{most}");
+    assert_eq!(world.executor.records().len(), 300);
+    world.finish().await;
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn undelivered_payloads_stop_messages_and_windows() {
+    let handler = TestHandler::new().with_task_complete(|_, _| {
+        Ok((0..50).fold(Outputs::new(), |outputs, _| outputs.with(record("p"))))
+    });
+    let setup = Setup::new(handler)
+        .config(|config| {
+            config.load_count = ROOMY;
+            config.load_payloads = Thresholds { pause_at: 200, resume_at: 100 };
+            config.window_size = 1;
+            config.buffer_messages = 20;
+        })
+        .sink(|sink| sink.react_with(|_| Reaction::confirm().taking(SECOND)));
+    let world = setup.start(&["x"; 40]).await;
+    let mut most = 0;
+    while world.committed(0) != Some(40) {
+        tokio::time::sleep(MILLISECOND * 50).await;
+        let load = world.status.load();
+        most = most.max(load.payloads);
+        // Two windows may be under way when the mark is reached.
+        assert!(load.payloads <= 200 + 2 * 50, "{load:?}");
+    }
+    assert!(most >= 200, "{most}");
+    assert_eq!(world.status.load().payloads, 0);
+    world.finish().await;
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn dead_letters_that_cannot_be_written_stop_messages_and_windows() {
+    let setup = Setup::new(TestHandler::new())
+        .config(|config| {
+            config.load_count = Thresholds { pause_at: 16, resume_at: 4 };
+            config.window_size = 4;
+            config.buffer_messages = 40;
+        })
+        .tasks(8, |_, _| FakeRun::exit(1))
+        .letters(|letters| {
+            letters.react_with(|offers| Reaction::answers(offers.iter().map(|_| Answer::refused())))
+        });
+    let world = setup.start(&["x"; 200]).await;
+    tokio::time::sleep(SECOND * 60).await;
+    let load = world.status.load();
+    assert!((16..=16 + 4).contains(&load.working_count), "{load:?}");
+    assert!(handed_over(&world) <= 20 + 40, "{}", handed_over(&world));
+    assert_eq!((world.source.flow(), world.committed(0)), (Flow::Closed, None));
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn outputs_that_are_still_to_come_stop_windows_too() {
+    let setup = Setup::new(TestHandler::new()).config(|config| {
+        config.load_count = ROOMY;
+        config.load_bytes = Thresholds { pause_at: 20_000, resume_at: 10_000 };
+        config.window_size = 2;
+    });
+    let setup = setup.tasks(4, |_, _| FakeRun::success(vec![b'o'; 1000]).lasting(SECOND));
+    let world = setup.start(&["x"; 8]).await;
+    world.until("the first have ended", |w| w.ends().len() >= 4).await;
+    world.produce(0, &["x"; 180]);
+    world.until("they are there", |w| handed_over(w) == 188).await;
+    tokio::time::sleep(MILLISECOND * 10).await;
+    let tasks = world.status.load().working_count;
+    assert!((20..=60).contains(&tasks), "as many as the mark has room for: {tasks}");
+    // A partition that has no window gets one, of a single message.
+    world.produce(1, &["x"; 4]);
+    world.source.assign(&[partition(1)]);
+    let first_window = |w: &World| {
+        let is_it = |it: &&HookCall| it.hook == Hook::Arrange && it.partition == Some(partition(1));
+        w.hooks.all().iter().find(is_it).map(|call| call.offsets.len())
+    };
+    world.until("it is arranged", |w| first_window(w).is_some()).await;
+    assert_eq!(first_window(&world), Some(1));
+    world.until_committed(1, 4).await;
+    world.until_done().await;
+    world.finish().await;
+}
+
+// Promise: FT-3, FT-1
+#[tokio::test(start_paused = true)]
+async fn a_partition_without_a_window_is_admitted_one_whatever_another_made() {
+    let handler = TestHandler::new()
+        .with_arrange(|window, _| {
+            let tasks = |m: &Message<RawInput>| {
+                let is_heavy = m.partition() == &partition(0);
+                let (count, text) = if is_heavy { (40, "fails") } else { (1, "") };
+                let offset = m.offset();
+                (0..count).map(move |_| Task::for_offset(offset).stdin(text)).collect::<Vec<_>>()
+            };
+            Ok(window.messages().flat_map(tasks).collect())
+        })
+        .with_slow(Hook::Arrange, MILLISECOND * 100)
+        .with_error(|_, _| Ok(ErrorAction::RetryAfter(SECOND * 100)));
+    let setup = Setup::new(handler)
+        .config(|config| {
+            config.load_count = Thresholds { pause_at: 32, resume_at: 8 };
+            config.window_size = 1;
+        })
+        .tasks(8, |task, attempt| match (input(task).as_str(), attempt) {
+            ("fails", 1) => FakeRun::exit(1),
+            _ => FakeRun::exit(0).lasting(MILLISECOND),
+        });
+    let world = setup.start(&["x"]).await;
+    world.produce(1, &["x"; 5]);
+    world.source.assign(&[partition(1)]);
+    world.until_committed(1, 5).await;
+    let load = world.status.load();
+    assert_eq!((load.working_count, world.committed(0)), (40, None), "{load:?}");
     world.until_done().await;
     world.finish().await;
 }

@@ -270,3 +270,15 @@ async fn priorities_decide_which_task_starts_first() {
     assert_eq!(started.collect::<Vec<_>>(), [2, 1, 0].map(Offset::new));
     world.finish().await;
 }
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn the_error_of_a_hook_is_kept_up_to_a_length() {
+    let handler = TestHandler::new().with_task_complete(|_, _| Err("e".repeat(100_000).into()));
+    let world = Setup::new(handler).start(&["a"]).await;
+    world.until_done().await;
+    let text = world.seen.named("HookFailed")[0].text.len();
+    assert!((8_000..9_000).contains(&text), "{text}");
+    assert_eq!(world.letters().len(), 1);
+    world.finish().await;
+}

@@ -21,6 +21,8 @@ pub(super) struct Account {
     pub(super) letters_given_up: usize,
     /// Since when so much is in the worker that no message may be taken, and what of.
     pub(super) full_since: Option<(Duration, &'static str)>,
+    /// Since when there are so many runs that a partition with a window may take no other.
+    pub(super) crowded_since: Option<Duration>,
     pub(super) told: Books,
 }
 

@@ -10,11 +10,12 @@ use drakkar_core::ParsePolicy;
 impl Judge {
     pub(super) fn on_taken(&mut self, epoch: Epoch, offset: Offset) {
         self.check_not_over(epoch, "a message was taken into a window");
-        let policy = self.config.on_parse_error;
+        let (policy, now) = (self.config.on_parse_error, self.now);
         let Some(message) = self.message(epoch, offset) else { return };
         if std::mem::replace(&mut message.taken, true) {
             return;
         }
+        message.taken_at = Some(now);
         let shape = message.shape;
         if shape == Shape::Unparsable && policy == ParsePolicy::DeadLetter {
             message.doom = Some(Doom::Parse);
@@ -41,6 +42,14 @@ impl Judge {
     pub(super) fn on_arrange_called(&mut self, epoch: Epoch, window: WindowId, offsets: &[Offset]) {
         self.check_not_over(epoch, "arrange was called");
         let Some(assignment) = self.assignments.get_mut(&epoch) else { return };
+        // What is left of a divided window is no new one, and one that waited for its labels is older
+        // than this call.
+        let is_divided = offsets.len() == 1 && self.has_narrow_bounds;
+        let is_just_taken = |offset: &Offset| {
+            let message = assignment.messages.get(offset);
+            message.is_some_and(|message| message.taken_at == Some(self.now))
+        };
+        let is_new = !is_divided && offsets.iter().all(is_just_taken);
         if let [only] = *offsets {
             assignment.note_division(only, window);
             assignment.alone.insert(only);
@@ -65,6 +74,9 @@ impl Judge {
             self.count("windows taken message by message");
         }
         self.check_windows(epoch);
+        if is_new {
+            self.check_crowd(epoch, window);
+        }
     }
 
     pub(super) fn on_arrange_answered(

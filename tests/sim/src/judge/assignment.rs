@@ -76,6 +76,8 @@ pub(super) struct Message {
     pub(super) shape: Shape,
     /// Whether it is known to be in a window.
     pub(super) taken: bool,
+    /// When that became known.
+    pub(super) taken_at: Option<Duration>,
     pub(super) window: Option<WindowId>,
     /// The call of `arrange` that gave it its tasks.
     pub(super) arranged: Option<u64>,
@@ -324,6 +326,7 @@ impl Message {
             bytes: delivered.bytes,
             shape: delivered.shape,
             taken: false,
+            taken_at: None,
             window: None,
             arranged: None,
             tasks: Vec::new(),

@@ -1,11 +1,12 @@
 //! What may be kept in a worker (promise FT-3), and that a partition which cannot go on says so
 //! (promise FT-1).
 
-use super::assignment::Assignment;
+use super::assignment::{Assignment, Message, TaskPhase};
 use super::{Judge, SLACK};
 use crate::journal::WorkerNumber;
 use crate::promise::Promise;
-use drakkar_api::Epoch;
+use drakkar_api::{Epoch, WindowId};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How much later than its deadline a stall may be told.
@@ -26,24 +27,31 @@ impl Judge {
     }
 
     /// Looks, at the end of an instant, how much is in each worker at least: runs that the executor
-    /// has, and bytes of messages that are not settled.
+    /// has, bytes of messages that are not settled, and payloads in calls of sinks.
     pub(super) fn note_loads(&mut self) {
         let now = self.now;
-        let live = self.assignments.values().filter(|it| it.end.is_none() && !it.fenced);
-        let mut loads: std::collections::BTreeMap<WorkerNumber, (usize, usize)> =
-            self.accounts.keys().map(|worker| (*worker, (0, 0))).collect();
-        for assignment in live {
+        let live = self.assignments.iter().filter(|(_, it)| it.end.is_none() && !it.fenced);
+        let mut loads: BTreeMap<WorkerNumber, (usize, usize, usize)> =
+            self.accounts.keys().map(|worker| (*worker, (0, 0, 0))).collect();
+        let in_calls = self.payloads.values().filter(|payload| payload.in_flight);
+        let mut payloads: BTreeMap<Epoch, usize> = BTreeMap::new();
+        in_calls.for_each(|payload| *payloads.entry(payload.epoch).or_default() += 1);
+        for (epoch, assignment) in live {
             let load = loads.entry(assignment.worker).or_default();
             let runs = assignment.tasks.values().filter(|task| task.run.is_with_executor());
             load.0 += runs.count();
             let open = assignment.messages.values().filter(|message| message.settled.is_none());
             load.1 += open.map(|message| message.bytes).sum::<usize>();
+            load.2 += payloads.get(epoch).copied().unwrap_or(0);
         }
-        let marks = (self.config.load_count.pause_at, self.config.load_bytes.pause_at);
-        for (worker, (runs, bytes)) in loads {
-            let why = match (runs >= marks.0, bytes >= marks.1) {
-                (true, _) => Some("runs"),
-                (_, true) => Some("bytes"),
+        let config = &self.config;
+        let (runs_max, bytes_max) = (config.load_count.pause_at, config.load_bytes.pause_at);
+        let payloads_max = config.load_payloads.pause_at;
+        for (worker, (runs, bytes, payloads)) in loads {
+            let why = match (runs >= runs_max, bytes >= bytes_max, payloads >= payloads_max) {
+                (true, _, _) => Some("runs"),
+                (_, true, _) => Some("bytes"),
+                (_, _, true) => Some("payloads"),
                 _ => None,
             };
             let account = self.account(worker);
@@ -52,7 +60,45 @@ impl Judge {
                 (Some(_), Some(since)) => Some(since),
                 (Some(why), None) => Some((now, why)),
             };
+            let crowded_since = account.crowded_since.unwrap_or(now);
+            account.crowded_since = (runs >= runs_max).then_some(crowded_since);
         }
+    }
+
+    /// A partition that has a window takes no other one while more than enough is in the worker.
+    pub(super) fn check_crowd(&mut self, epoch: Epoch, window: WindowId) {
+        self.note_loads();
+        let Some(assignment) = self.assignments.get(&epoch) else { return };
+        let has_another = assignment.tasks.values().any(|task| {
+            task.window != window && task.phase == TaskPhase::Open && task.run.is_with_executor()
+        });
+        let account = self.accounts.get(&assignment.worker);
+        let since = account.and_then(|account| account.crowded_since);
+        // In an instant in which runs were reported there may have been room for a moment.
+        let eased_now = self.eased_at == Some(self.now);
+        let is_forbidden = |since: &Duration| *since < self.now && has_another && !eased_now;
+        if let Some(since) = since.filter(is_forbidden) {
+            let what = format!(
+                "epoch {epoch} made another window, though the runs are at the mark since {since:?}"
+            );
+            self.blame(Promise::Ft3, what);
+        }
+    }
+
+    /// Returns whether so much may be in windows that a partition which has one takes no other.
+    pub(super) fn may_be_crowded(&self, worker: WorkerNumber) -> bool {
+        let live = self.assignments.values().filter(|it| it.worker == worker && it.end.is_none());
+        let in_windows = live.map(|assignment| {
+            let is_open = |message: &Message| message.taken && message.settled.is_none();
+            let messages = assignment.messages.values().filter(|message| is_open(message)).count();
+            // A task counts until its outputs are settled, and so may all of an open message.
+            let of_open = |offset| assignment.messages.get(offset).is_some_and(is_open);
+            let tasks = assignment.tasks.values().filter(|task| task.offsets.iter().any(of_open));
+            // Of each message there may be a window in its last hook.
+            messages * 2 + tasks.count()
+        });
+        let marks = self.config.load_count;
+        in_windows.sum::<usize>() > marks.resume_at + (marks.pause_at - marks.resume_at) / 2
     }
 
     /// What waits for a window fits into the buffer. What is in a window that is just being taken

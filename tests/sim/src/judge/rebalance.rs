@@ -238,8 +238,10 @@ impl Judge {
         });
         let taken = assignment.messages.values().filter(|message| message.taken);
         let ahead = taken.skip_while(|message| message.is_finished()).count();
+        let windows = windows.count();
         !arranging
-            && windows.count() < self.config.open_windows_max
+            && windows < self.config.open_windows_max
+            && (windows == 0 || !self.may_be_crowded(assignment.worker))
             && ahead < self.config.ahead_max
     }
 

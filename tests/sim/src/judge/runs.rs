@@ -19,6 +19,7 @@ impl Judge {
         if waiting.is_some() {
             return self.count("runs withdrawn");
         }
+        self.eased_at = Some(self.now);
         // Of all that was in it nothing counts any more.
         if let Some(assignment) = self.assignments.get_mut(&epoch) {
             assignment.fenced = true;
@@ -53,6 +54,7 @@ impl Judge {
     }
 
     pub(super) fn on_run_reported(&mut self, epoch: Epoch, number: Number, outcome: &TaskOutcome) {
+        self.eased_at = Some(self.now);
         let over = self.is_over(epoch);
         if over {
             self.count("reports after the end of their assignment");

@@ -6,6 +6,7 @@
 //! `assignments`.
 
 use super::*;
+use crate::backpressure::Admission;
 use drakkar_api::{Captured, Precomputed};
 
 const WINDOW: usize = 3;
@@ -118,6 +119,8 @@ struct Ledger {
     tasks: Vec<KnownTask>,
     /// Tasks in the order in which they ended.
     ended: Vec<usize>,
+    /// The sizes of all outputs, in the order in which they came.
+    outputs: Vec<usize>,
     payloads: Vec<KnownPayload>,
 }
 
@@ -263,19 +266,40 @@ impl Ledger {
             bytes += if is_kept { task.input_bytes + task.output_bytes } else { 0 };
         }
         for payload in &self.payloads {
-            // Those of one answer to one sink go together.
-            let is_open = |other: &KnownPayload| {
-                (other.of, other.lane) == (payload.of, payload.lane) && !other.is_confirmed
-            };
-            bytes += if self.payloads.iter().any(is_open) { payload.bytes } else { 0 };
+            bytes += if self.is_held(payload) { payload.bytes } else { 0 };
         }
         bytes
     }
 
+    /// Each output counts an eighth of what all before it came to.
+    fn typical_output(&self) -> usize {
+        let follow =
+            |average: usize, bytes: &usize| average - average.div_ceil(8) + bytes.div_ceil(8);
+        self.outputs.iter().fold(0, follow)
+    }
+
+    /// Those of one answer to one sink go together.
+    fn is_held(&self, payload: &KnownPayload) -> bool {
+        let is_open = |other: &KnownPayload| {
+            (other.of, other.lane) == (payload.of, payload.lane) && !other.is_confirmed
+        };
+        self.payloads.iter().any(is_open)
+    }
+
     fn load(&self) -> Load {
         let (queued, working_bytes) = (self.queue.len() * MESSAGE_BYTES, self.bytes());
-        let (count, total) = (self.count(), self.queue.len() + self.in_work());
-        Load { count, total, bytes: queued + working_bytes, working_bytes }
+        let working_count = self.in_work();
+        let without_output = |task: &&KnownTask| task.end == End::Open && task.attempts == 0;
+        Load {
+            count: self.count(),
+            working_count,
+            total: self.queue.len() + working_count,
+            bytes: queued + working_bytes,
+            working_bytes,
+            payloads: self.payloads.iter().filter(|payload| self.is_held(payload)).count(),
+            expected_bytes: self.tasks.iter().filter(without_output).count()
+                * self.typical_output(),
+        }
     }
 
     fn end(&mut self, task: usize, end: End) {
@@ -405,6 +429,7 @@ impl World {
                 let bytes = usize::from(how / 16);
                 self.ledger.tasks[known].attempts += 1;
                 self.ledger.tasks[known].output_bytes = bytes;
+                self.ledger.outputs.push(bytes);
                 if is_success && !self.ledger.has_task_hook() {
                     self.ledger.end(known, End::Succeeded);
                 }
@@ -510,6 +535,7 @@ impl World {
         if plan.is_precomputed {
             task.precomputed = Some(Precomputed::stdout("12"));
             output_bytes = 2;
+            self.ledger.outputs.push(output_bytes);
         }
         self.ledger.tasks.push(KnownTask {
             offsets: named.into_iter().collect(),
@@ -592,9 +618,13 @@ impl World {
     }
 
     fn handle(&mut self, input: Input) {
+        self.machine.set_admission(Admission::Any);
         let effects = self.machine.handle(input, self.now);
         self.perform(effects);
         self.compare();
+        if self.machine.asks_for_admission() {
+            self.handle(Input::Tick);
+        }
     }
 
     fn perform(&mut self, effects: Vec<Effect>) {

@@ -5,10 +5,11 @@
 //! other hooks do is in `accounting`.
 
 use super::*;
-use crate::backpressure::{FlowGate, Thresholds};
+use crate::backpressure::{Admission, FlowGate, Thresholds};
 use crate::driver::Mail;
 use crate::inbox::Inbox;
 use crate::shared::Partitions;
+use drakkar_api::Flow;
 
 const PARTITIONS: usize = 2;
 /// Messages of each partition's log.
@@ -19,8 +20,10 @@ const AHEAD: usize = 8;
 const OPEN_WINDOWS: usize = 3;
 const ARRANGE_ATTEMPTS: u32 = 4;
 const PATIENCE: Duration = Duration::from_secs(1);
-const COUNT: Thresholds = Thresholds { pause_at: 12, resume_at: 5 };
+const COUNT: Thresholds = Thresholds { pause_at: 7, resume_at: 3 };
 const BYTES: Thresholds = Thresholds { pause_at: 24, resume_at: 12 };
+/// There are none.
+const PAYLOADS: Thresholds = Thresholds { pause_at: 1, resume_at: 0 };
 
 /// One thing that happens. What is not possible at the moment does not.
 #[derive(Clone, Debug)]
@@ -196,21 +199,30 @@ impl Ledger {
         let left_out = late.map_or(0, |arranging| arranging.messages.len());
         let working_bytes = open.iter().map(|offset| size(**offset)).sum();
         let queued_bytes: usize = self.queue.iter().map(|offset| size(*offset)).sum();
+        let working_count = open.len() - left_out;
         Load {
-            count: waiting + open.len() - left_out,
+            count: waiting + working_count,
+            working_count,
             total: self.queue.len() + open.len(),
             bytes: queued_bytes + working_bytes,
             working_bytes,
+            ..Load::default()
         }
     }
 
     /// Takes the next window out of the queue, if there is to be one.
-    fn form_window(&mut self, windows: Flow, now: Instant) -> Option<Vec<Offset>> {
+    fn form_window(&mut self, admission: Admission, now: Instant) -> Option<Vec<Offset>> {
         let is_busy = self.arranging.is_some() || self.ending != Ending::No;
-        if is_busy || windows == Flow::Closed || !self.may_open_window() {
+        let is_admitted = match admission {
+            Admission::Nothing => false,
+            Admission::Single | Admission::First => self.open_windows() == 0,
+            Admission::Any => true,
+        };
+        if is_busy || !is_admitted || !self.may_open_window() {
             return None;
         }
-        let room = WINDOW.min(AHEAD - self.ahead());
+        let most = if admission == Admission::Single { 1 } else { WINDOW };
+        let room = most.min(AHEAD - self.ahead());
         let mut messages = Vec::new();
         while messages.len() < room && !self.queue.is_empty() {
             let offset = self.queue.remove(0);
@@ -327,7 +339,8 @@ struct World {
     /// What any assignment finished.
     finished: [BTreeSet<Offset>; PARTITIONS],
     flow: Flow,
-    windows: Flow,
+    is_crowded: bool,
+    is_heavy: bool,
 }
 
 impl World {
@@ -336,14 +349,15 @@ impl World {
             now: Instant::ORIGIN,
             epochs: 0,
             table: Partitions::default(),
-            gate: FlowGate::new(COUNT, BYTES),
+            gate: FlowGate::new(COUNT, BYTES, PAYLOADS),
             assigned: [const { None }; PARTITIONS],
             open: Vec::new(),
             cursors: [0; PARTITIONS],
             committed: [None; PARTITIONS],
             finished: [const { BTreeSet::new() }; PARTITIONS],
             flow: Flow::Open,
-            windows: Flow::Open,
+            is_crowded: false,
+            is_heavy: false,
         }
     }
 
@@ -551,7 +565,8 @@ impl World {
         let Some(Mail::Input(input)) = assigned.inbox.take_now().pop_front() else {
             panic!("the input is in the inbox of its epoch")
         };
-        assigned.machine.set_windows(self.gate.windows());
+        assigned.machine.set_admission(self.gate.admission());
+        let is_arranged = matches!(input, Input::Arranged { .. });
         let is_lost = matches!(input, Input::Lost);
         let effects = assigned.machine.handle(input, self.now);
         let load = assigned.machine.load();
@@ -559,13 +574,30 @@ impl World {
         if is_lost {
             assigned.ledger.ending = Ending::Lost;
         }
-        let formed = assigned.ledger.form_window(self.windows, self.now);
-        let mut call = call.or(formed);
+        // What was arranged is told first.
+        let mut call = call;
+        if !is_arranged {
+            let admission = self.admission();
+            let ledger = &mut self.assigned[on].as_mut().expect("it is there").ledger;
+            call = call.or_else(|| ledger.form_window(admission, self.now));
+        }
         self.gate.update(before, load);
         self.perform(on, effects, &mut call);
         assert_eq!(call, None, "this was to be arranged");
         self.compare(on);
         self.compare_flow();
+        let asks = |assigned: &Assigned| assigned.machine.asks_for_admission();
+        if self.assigned[on].as_ref().is_some_and(asks) {
+            self.handle(on, Input::Tick, None);
+        }
+    }
+
+    fn admission(&self) -> Admission {
+        match () {
+            () if self.is_heavy => Admission::Nothing,
+            () if self.is_crowded => Admission::First,
+            () => Admission::Any,
+        }
     }
 
     fn compare(&self, on: usize) {
@@ -595,6 +627,7 @@ impl World {
         let count: usize = loads.clone().map(|load| load.count).sum();
         let total: usize = loads.clone().map(|load| load.total).sum();
         let bytes: usize = loads.clone().map(|load| load.bytes).sum();
+        let working_count: usize = loads.clone().map(|load| load.working_count).sum();
         let working: usize = loads.map(|load| load.working_bytes).sum();
         if count >= COUNT.pause_at || bytes >= BYTES.pause_at {
             self.flow = Flow::Closed;
@@ -602,12 +635,21 @@ impl World {
             self.flow = Flow::Open;
         }
         if working >= BYTES.pause_at {
-            self.windows = Flow::Closed;
+            self.is_heavy = true;
         } else if working <= BYTES.resume_at {
-            self.windows = Flow::Open;
+            self.is_heavy = false;
         }
-        assert_eq!(self.gate.load(), Load { count, total, bytes, working_bytes: working });
-        assert_eq!((self.gate.flow(), self.gate.windows()), (self.flow, self.windows));
+        // Windows go on from half way between the marks.
+        if working_count >= COUNT.pause_at {
+            self.is_crowded = true;
+        } else if working_count <= COUNT.pause_at.midpoint(COUNT.resume_at) {
+            self.is_crowded = false;
+        }
+        let working_bytes = working;
+        let rest = Load::default();
+        let load = Load { count, working_count, total, bytes, working_bytes, ..rest };
+        assert_eq!(self.gate.load(), load);
+        assert_eq!((self.gate.flow(), self.gate.admission()), (self.flow, self.admission()));
     }
 
     fn perform(&mut self, on: usize, effects: Vec<Effect>, call: &mut Option<Vec<Offset>>) {
