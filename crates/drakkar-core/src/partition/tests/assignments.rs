@@ -653,6 +653,7 @@ impl World {
     }
 
     fn perform(&mut self, on: usize, effects: Vec<Effect>, call: &mut Option<Vec<Offset>>) {
+        let mut failed = Vec::new();
         for effect in effects {
             let assigned = self.assigned[on].as_mut().expect("nothing comes after the end");
             let (epoch, ledger) = (assigned.epoch, &mut assigned.ledger);
@@ -677,7 +678,7 @@ impl World {
                     self.open.push((epoch, Open::Waiting(run.id, offset)));
                 }
                 Effect::Withdraw(runs) => self.withdraw(on, &runs),
-                Effect::Hook(HookCall::Error { task, .. }) => self.fail(on, task),
+                Effect::Hook(HookCall::Error { task, .. }) => failed.push(task),
                 Effect::DeadLetter { key, letter } => {
                     let offset = letter.source.offset;
                     assert_eq!(ledger.states[&offset], State::Lettering);
@@ -697,6 +698,8 @@ impl World {
                 other => panic!("there is no reason for {other:?}"),
             }
         }
+        // What follows is compared when all of this was done.
+        failed.into_iter().for_each(|task| self.fail(on, task));
     }
 
     /// The executor gives runs back that have not started.
