@@ -7,6 +7,11 @@
 //! messages, inputs of tasks, captured outputs and payloads that are held. The flow closes when
 //! any of them reaches its `pause_at` and opens when all are at or below their `resume_at`.
 //!
+//! What waits for something else than a slot, such as a retry in an hour, a hook that hangs or a dead
+//! letter that nobody takes, must not leave the slots idle for ever. So the count opens the flow half
+//! way between its marks already, when no more of it than `resume_at` is queued, arranged or with the
+//! executor.
+//!
 //! Windows depend on what is in windows alone: messages that wait for one would else wait for
 //! themselves. When its count reaches `pause_at`, a partition forms a window only if it has none, so
 //! that each goes on, however much another made of its messages. That holds until the count is half
@@ -36,6 +41,9 @@ pub struct Load {
     pub count: usize,
     /// Those of `count` that are not messages which wait for a window.
     pub working_count: usize,
+    /// Those of `count` that `arrange` or a slot attends to, or will: the others wait for something
+    /// else.
+    pub active: usize,
     /// All messages and tasks, also those that `count` leaves out.
     pub total: usize,
     /// Bytes.
@@ -66,6 +74,7 @@ impl Load {
     pub(crate) fn add(&mut self, other: Self) {
         self.count += other.count;
         self.working_count += other.working_count;
+        self.active += other.active;
         self.total += other.total;
         self.bytes += other.bytes;
         self.working_bytes += other.working_bytes;
@@ -136,6 +145,7 @@ impl FlowGate {
         };
         replace(&mut self.load.count, |load| load.count);
         replace(&mut self.load.working_count, |load| load.working_count);
+        replace(&mut self.load.active, |load| load.active);
         replace(&mut self.load.total, |load| load.total);
         replace(&mut self.load.bytes, |load| load.bytes);
         replace(&mut self.load.working_bytes, |load| load.working_bytes);
@@ -157,7 +167,9 @@ impl FlowGate {
 
     fn next_flow(&self) -> Flow {
         let is_closed = self.flow == Flow::Closed;
-        let closes = self.count.closes(self.load.count, is_closed)
+        let would_idle =
+            self.load.active <= self.count.resume_at && self.load.count <= self.crowd.resume_at;
+        let closes = self.count.closes(self.load.count, is_closed && !would_idle)
             || self.bytes.closes(self.load.bytes, is_closed)
             || self.payloads.closes(self.load.payloads, is_closed);
         if closes { Flow::Closed } else { Flow::Open }
@@ -225,7 +237,7 @@ mod tests {
     }
 
     fn load(count: usize, bytes: usize) -> Load {
-        Load { count, total: count, bytes, ..Load::default() }
+        Load { count, active: count, total: count, bytes, ..Load::default() }
     }
 
     #[test]
@@ -293,6 +305,7 @@ mod tests {
             Load {
                 count: sum(|load| load.count),
                 working_count: sum(|load| load.working_count),
+                active: sum(|load| load.active),
                 total: sum(|load| load.total),
                 bytes: sum(|load| load.bytes),
                 working_bytes: sum(|load| load.working_bytes),
@@ -311,9 +324,10 @@ mod tests {
                     *state = false;
                 }
             };
+            let is_low = total.count <= 4 || total.count <= 7 && total.active <= 4;
             if total.count >= 10 || total.bytes >= 1000 || total.payloads >= 30 {
                 self.flow = Flow::Closed;
-            } else if total.count <= 4 && total.bytes <= 500 && total.payloads <= 15 {
+            } else if is_low && total.bytes <= 500 && total.payloads <= 15 {
                 self.flow = Flow::Open;
             }
             mark(&mut self.is_crowded, total.working_count, 10, 7);
@@ -346,13 +360,15 @@ mod tests {
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let bytes = || prop_oneof![Just(0), Just(500), 0_usize..1100];
-        let counts = (0_usize..12, 0_usize..6, 0_usize..6, 0_usize..20);
+        let counts = (0_usize..12, 0_usize..6, 0_usize..6, 0_usize..20, 0_usize..=100);
         let keep = (0_u64..4, counts, bytes(), bytes(), bytes()).prop_map(
-            |(epoch, (working_count, queued, left_out, payloads), working, waiting, expected)| {
+            |(epoch, counts, working, waiting, expected)| {
+                let (working_count, queued, left_out, payloads, percent) = counts;
                 let count = working_count + queued;
                 let load = Load {
                     count,
                     working_count,
+                    active: queued + working_count * percent / 100,
                     total: count + left_out,
                     bytes: working + waiting,
                     working_bytes: working,

@@ -475,7 +475,8 @@ impl Driver {
 /// Returns what messages contribute to the load while they are in the mail.
 pub(crate) fn arrived_load(messages: &[SourceMessage]) -> Load {
     let bytes = messages.iter().map(SourceMessage::size_bytes).sum();
-    Load { count: messages.len(), total: messages.len(), bytes, ..Load::default() }
+    let count = messages.len();
+    Load { count, active: count, total: count, bytes, ..Load::default() }
 }
 
 /// Brings what the executor tells to the partition.

@@ -98,6 +98,8 @@ pub(crate) struct Partition {
     task_ids: TaskIds,
     /// Runs that the executor has and that have not started.
     waiting_runs: usize,
+    /// Runs that the executor has.
+    submitted_runs: usize,
     /// How many groups are open of an answer that goes to several sinks.
     sets: AscendingMap<u64, usize>,
     groups: AscendingMap<u64, Box<Group>>,
@@ -192,6 +194,7 @@ impl Partition {
             tasks_made: 0,
             task_ids: TaskIds::default(),
             waiting_runs: 0,
+            submitted_runs: 0,
             sets: AscendingMap::new(),
             groups: AscendingMap::new(),
             letters: AscendingMap::new(),
@@ -300,7 +303,8 @@ impl Partition {
     pub(crate) fn load(&self) -> Load {
         let overdue = self.arrange_overdue_at().is_some_and(|at| at <= self.now);
         let arranging = self.arranging.filter(|_| overdue);
-        let left_out = arranging.map_or(0, |id| self.windows[&id].messages.len());
+        let in_arrange = self.arranging.map_or(0, |id| self.windows[&id].messages.len());
+        let left_out = if arranging.is_some() { in_arrange } else { 0 };
         let counts = self.may_open_window() && !overdue;
         let queued = if counts { self.queue.len() } else { 0 };
         let in_work = self.tasks.len() + self.busy_messages;
@@ -308,6 +312,7 @@ impl Partition {
         Load {
             count: queued + working_count,
             working_count,
+            active: queued + in_arrange - left_out + self.submitted_runs,
             total: self.queue.len() + in_work,
             bytes: self.queued_bytes + self.held_bytes,
             working_bytes: self.held_bytes,

@@ -313,6 +313,7 @@ impl Partition {
         self.timers.clear();
         self.parked.clear();
         self.waiting_runs = 0;
+        self.submitted_runs = 0;
         self.busy_messages = 0;
         self.held_bytes = 0;
         self.held_payloads = 0;

@@ -178,6 +178,7 @@ impl Partition {
             None => {
                 state.phase = TaskPhase::Waiting;
                 self.waiting_runs += 1;
+                self.submitted_runs += 1;
                 let id = RunId::new(key);
                 let task = Arc::clone(&state.task);
                 let priority = state.priority;
@@ -208,6 +209,7 @@ impl Partition {
     pub(super) fn on_task_finished(&mut self, run: RunId, mut execution: Execution) {
         let key = run.get();
         let Some(state) = self.tasks.get_mut(&key) else { return };
+        self.submitted_runs -= 1;
         self.waiting_runs -= usize::from(state.phase.is_undecided());
         if execution.outcome == TaskOutcome::Cancelled && state.phase == TaskPhase::Stalled {
             execution.outcome = TaskOutcome::Timeout { limit: execution.duration };

@@ -14,6 +14,7 @@ mod failure;
 mod hooks;
 mod letters;
 mod outcomes;
+mod parked;
 mod parse;
 mod rebalance;
 mod retry;

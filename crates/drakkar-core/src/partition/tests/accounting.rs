@@ -223,8 +223,11 @@ impl Ledger {
 
     /// Those messages, tasks and hooks of windows which are being worked on.
     fn count(&self) -> usize {
-        let queued = if self.open_windows() < OPEN_WINDOWS { self.queue.len() } else { 0 };
-        queued + self.in_work()
+        self.counted_queue() + self.in_work()
+    }
+
+    fn counted_queue(&self) -> usize {
+        if self.open_windows() < OPEN_WINDOWS { self.queue.len() } else { 0 }
     }
 
     fn in_work(&self) -> usize {
@@ -293,6 +296,8 @@ impl Ledger {
         Load {
             count: self.count(),
             working_count,
+            // Whoever knows what is with the executor adds it.
+            active: 0,
             total: self.queue.len() + working_count,
             bytes: queued + working_bytes,
             working_bytes,
@@ -335,6 +340,8 @@ enum Open {
 
 struct World {
     machine: Partition,
+    /// How many inputs are being handled, each for an effect of the one before it.
+    depth: u32,
     now: Instant,
     granted: usize,
     next_offset: i64,
@@ -371,6 +378,7 @@ impl World {
         );
         let mut world = Self {
             machine,
+            depth: 0,
             now: Instant::ORIGIN,
             granted: 0,
             next_offset: 0,
@@ -424,7 +432,10 @@ impl World {
         match open {
             Open::Arrange(call) => self.answer_arrange(call, plans),
             Open::Run(task, known) => {
+                // Until it has ended it is still with the executor.
+                self.open.insert(0, Open::Run(task, known));
                 self.handle(Input::TaskStarted { task, slot: 0, queue_wait: Duration::ZERO });
+                self.open.remove(0);
                 let is_success = how % 2 == 1;
                 let bytes = usize::from(how / 16);
                 self.ledger.tasks[known].attempts += 1;
@@ -620,7 +631,13 @@ impl World {
     fn handle(&mut self, input: Input) {
         self.machine.set_admission(Admission::Any);
         let effects = self.machine.handle(input, self.now);
+        self.depth += 1;
         self.perform(effects);
+        self.depth -= 1;
+        if self.depth > 0 {
+            // Not all effects of the input before it are done.
+            return;
+        }
         self.compare();
         if self.machine.asks_for_admission() {
             self.handle(Input::Tick);
@@ -720,7 +737,14 @@ impl World {
         }
         let windows = (0..ledger.windows.len()).filter(|at| ledger.window_hook_is_due(*at));
         assert!(windows.eq(self.called_for_windows.iter().copied()), "of {ledger:?}");
-        assert_eq!(self.machine.load(), ledger.load(), "of {ledger:?}");
+        let active = |open: &Open| match open {
+            Open::Arrange(call) => call.messages.len(),
+            Open::Run(..) => 1,
+            _ => 0,
+        };
+        let active = ledger.counted_queue() + self.open.iter().map(active).sum::<usize>();
+        let load = Load { active, ..ledger.load() };
+        assert_eq!(self.machine.load(), load, "of {ledger:?}");
     }
 
     /// Everything is answered well: nothing is left.

@@ -187,7 +187,8 @@ impl Ledger {
         self.open_windows() < OPEN_WINDOWS && self.ahead() < AHEAD
     }
 
-    fn count_load(&self, now: Instant) -> Load {
+    /// `runs` are with the executor.
+    fn count_load(&self, now: Instant, runs: usize) -> Load {
         if matches!(self.ending, Ending::Expired | Ending::Lost) {
             return Load::default();
         }
@@ -200,9 +201,11 @@ impl Ledger {
         let working_bytes = open.iter().map(|offset| size(**offset)).sum();
         let queued_bytes: usize = self.queue.iter().map(|offset| size(*offset)).sum();
         let working_count = open.len() - left_out;
+        let arranged = self.arranging.as_ref().map_or(0, |arranging| arranging.messages.len());
         Load {
             count: waiting + working_count,
             working_count,
+            active: waiting + arranged - left_out + runs,
             total: self.queue.len() + open.len(),
             bytes: queued_bytes + working_bytes,
             working_bytes,
@@ -602,7 +605,11 @@ impl World {
 
     fn compare(&self, on: usize) {
         let Some(Assigned { epoch, machine, ledger, .. }) = &self.assigned[on] else { return };
-        assert_eq!(machine.load(), ledger.count_load(self.now), "load of {ledger:?}");
+        let is_run = |(of, open): &&(Epoch, Open)| {
+            of == epoch && matches!(open, Open::Waiting(..) | Open::Running(..))
+        };
+        let runs = self.open.iter().filter(is_run).count();
+        assert_eq!(machine.load(), ledger.count_load(self.now, runs), "load of {ledger:?}");
         assert_eq!(ledger.settled, ledger.in_state(State::Finished), "finished of {ledger:?}");
         if ledger.ending != Ending::No {
             let mut kept = ledger.states.keys().filter(|offset| !ledger.gives_back(**offset));
@@ -625,13 +632,16 @@ impl World {
     fn compare_flow(&mut self) {
         let loads = self.assigned.iter().flatten().map(|assigned| assigned.ledger.load);
         let count: usize = loads.clone().map(|load| load.count).sum();
+        let active: usize = loads.clone().map(|load| load.active).sum();
         let total: usize = loads.clone().map(|load| load.total).sum();
         let bytes: usize = loads.clone().map(|load| load.bytes).sum();
         let working_count: usize = loads.clone().map(|load| load.working_count).sum();
         let working: usize = loads.map(|load| load.working_bytes).sum();
+        let half_way = COUNT.pause_at.midpoint(COUNT.resume_at);
+        let is_low = count <= COUNT.resume_at || count <= half_way && active <= COUNT.resume_at;
         if count >= COUNT.pause_at || bytes >= BYTES.pause_at {
             self.flow = Flow::Closed;
-        } else if count <= COUNT.resume_at && bytes <= BYTES.resume_at {
+        } else if is_low && bytes <= BYTES.resume_at {
             self.flow = Flow::Open;
         }
         if working >= BYTES.pause_at {
@@ -642,12 +652,12 @@ impl World {
         // Windows go on from half way between the marks.
         if working_count >= COUNT.pause_at {
             self.is_crowded = true;
-        } else if working_count <= COUNT.pause_at.midpoint(COUNT.resume_at) {
+        } else if working_count <= half_way {
             self.is_crowded = false;
         }
         let working_bytes = working;
         let rest = Load::default();
-        let load = Load { count, working_count, total, bytes, working_bytes, ..rest };
+        let load = Load { count, working_count, active, total, bytes, working_bytes, ..rest };
         assert_eq!(self.gate.load(), load);
         assert_eq!((self.gate.flow(), self.gate.admission()), (self.flow, self.admission()));
     }
