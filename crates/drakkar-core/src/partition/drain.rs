@@ -231,6 +231,10 @@ impl Partition {
                     || cfg!(drakkar_fault = "drain_without_commit");
                 let is_lost = commit_failed && cause == DrainCause::Revoke;
                 if settled || (is_lost && !self.commit.is_in_flight()) {
+                    if !self.halted.is_empty() {
+                        // What else their messages made goes on until then.
+                        self.effects.push(Effect::Fence);
+                    }
                     self.leave_halted(frontier);
                     self.over(settled && self.halted.is_empty());
                 }

@@ -6,6 +6,7 @@ mod assignments;
 
 use super::*;
 use crate::erased::{AnyMessage, DynHandler};
+use crate::failure::FailureAction;
 use bytes::Bytes;
 use drakkar_api::{
     CommitOffset, Context, DeliveryAction, DeliveryId, ErrorAction, Execution, Handler, Headers,
@@ -713,4 +714,42 @@ fn a_message_that_is_handed_over_again_is_refused_and_told() {
     assert_eq!(left, [8, 4, 7], "each leaves once");
     assert_eq!(seen.count("SourceTrouble"), 4);
     assert!(seen.named("SourceTrouble")[0].text.contains("offset 7 was delivered after offset 7"));
+}
+
+// Promise: RB-2
+#[test]
+fn a_partition_that_stopped_leaves_nothing_running() {
+    let weather = Weather {
+        seed: 1,
+        faults: 0,
+        has_task_hook: false,
+        has_message_hook: false,
+        has_window_hook: false,
+        knows_hooks: true,
+    };
+    let mut world = World::new(weather);
+    let config = Arc::make_mut(&mut world.machine.config);
+    config.on_failure.exit_code.attempts_max = 1;
+    config.on_failure.exit_code.then = FailureAction::Stop;
+    world.produce(1);
+    let Some(Open::Arrange(call)) = world.open.pop() else { panic!("a window is arranged") };
+    let offset = call.messages[0].0.offset;
+    let task = || (Arc::new(Task::for_offset(offset)), Priority::default());
+    let result = Ok(vec![task(), task()]);
+    world.handle(Input::Arranged { window: call.window, messages: Vec::new(), result });
+    let (failing, running) = (RunId::new(1), RunId::new(2));
+    for task in [failing, running] {
+        world.handle(Input::TaskStarted { task, slot: 0, queue_wait: Duration::ZERO });
+    }
+    let execution = Box::new(Execution::without_process(TaskOutcome::ExitCode(1)));
+    world.machine.handle(Input::TaskFinished { task: failing, execution }, world.now);
+    let result = Ok((ErrorAction::Policy, Vec::new()));
+    let answer = Input::HookAnswered(HookAnswer::Error { task: failing, result });
+    let effects = world.machine.handle(answer, world.now);
+    assert!(matches!(effects[..], [.., Effect::Stop(_)]), "{effects:?}");
+    let effects = world.machine.handle(Input::Drain(DrainCause::Shutdown), world.now);
+    let at = |is: fn(&Effect) -> bool| effects.iter().position(is);
+    let (fence, over) =
+        (at(|it| matches!(it, Effect::Fence)), at(|it| matches!(it, Effect::Over { .. })));
+    assert!(fence.is_some() && fence < over, "the other task runs on: {effects:?}");
 }
