@@ -266,7 +266,12 @@ impl Driver {
             self.load.add(arrived_load(messages));
         }
         let lost = matches!(input, Input::Lost);
-        self.handle(input, now).map(|end| if lost { End::Lost } else { end })
+        let drains = matches!(input, Input::Drain(_));
+        if let Some(end) = self.handle(input, now) {
+            return Some(if lost { End::Lost } else { end });
+        }
+        // Its deadline may have passed on the way here. What lies behind it in the mail comes too late.
+        if drains { self.keep_time(now) } else { None }
     }
 
     /// Lets the machine decide, performs that, and tells the gate what it did to the load.
