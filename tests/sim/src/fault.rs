@@ -54,7 +54,7 @@ faults! {
     "drain_finishes_the_unfinished" breaks Rb1;
     "lanes_not_fenced" breaks Rb2;
     "verdicts_of_any_epoch" breaks Rb2;
-    "commits_of_any_epoch" breaks Rb2;
+    "commits_of_any_epoch" breaks Rb1 Rb2;
     "staying_partitions_drained" breaks Rb3;
     "drain_stops_others" breaks Rb3;
     "hook_error_swallowed" breaks Ft1;
