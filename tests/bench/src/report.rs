@@ -140,9 +140,9 @@ mod tests {
     #[test]
     fn the_verdict_names_the_floor() {
         let row = find("spawn_true_4");
-        assert_eq!(verdict(row, &measured(row, 0.7)), "met: ratio >= 0.70");
-        assert_eq!(verdict(row, &measured(row, 0.1)), "MISSED: ratio >= 0.70");
-        assert_eq!(verdict(find("idle_mib"), &measured(row, 0.1)), "no floor");
+        assert_eq!(verdict(row, &measured(row, 0.8)), "met: ratio >= 0.80");
+        assert_eq!(verdict(row, &measured(row, 0.1)), "MISSED: ratio >= 0.80");
+        assert_eq!(verdict(find("start_ready_ms"), &measured(row, 0.1)), "no floor");
     }
 
     #[test]
