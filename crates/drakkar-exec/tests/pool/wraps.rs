@@ -100,6 +100,30 @@ fn every_limit_reaches_the_program() {
 }
 
 #[test]
+fn the_limit_of_processes_binds_a_user_who_is_not_root() {
+    let end = |processes: u64| {
+        let pool = limited(|limits| limits.processes = Some(processes));
+        let script = "(exit 0); echo forked";
+        // The kernel does not bind root, so root's program gives its rights up first, to a user who
+        // has no other process.
+        let task = match rustix::process::geteuid().is_root() {
+            true => Task::default()
+                .binary("setpriv")
+                .args(["--reuid=64321", "--regid=64321", "--clear-groups"])
+                .args(["sh", "-c", script]),
+            false => sh(script),
+        };
+        pool.run(task).wait()
+    };
+    let bound = end(1);
+    assert_outcome(&bound, &TaskOutcome::ExitCode(2));
+    assert!(bound.stderr.text().contains("fork") && bound.stdout.bytes.is_empty(), "{bound:?}");
+    let free = end(20_000);
+    assert_outcome(&free, &TaskOutcome::Success);
+    assert_eq!(free.stdout.text(), "forked\n");
+}
+
+#[test]
 fn a_limit_that_is_hit_is_told_from_other_endings() {
     let end = |change: fn(&mut LimitsSection), script: &str| -> Execution {
         limited(change).run(sh(script)).wait()
