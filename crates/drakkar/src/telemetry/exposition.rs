@@ -147,6 +147,7 @@ impl Exposition {
         put_all(names::COMMITTED, |series| &series.committed);
         put_all(names::QUEUE_SIZE, |series| &series.queued);
         put_all(names::OFFSET_LAG, |series| &series.uncommitted);
+        put_all(names::STALLED, |series| &series.stalled);
         blocks
     }
 }

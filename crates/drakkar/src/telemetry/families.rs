@@ -102,6 +102,7 @@ pub(super) const CONSUMED: &str = "drakkar_messages_consumed_total";
 pub(super) const COMMITTED: &str = "drakkar_offsets_committed_total";
 pub(super) const QUEUE_SIZE: &str = "drakkar_partition_queue_size";
 pub(super) const OFFSET_LAG: &str = "drakkar_offset_lag";
+pub(super) const STALLED: &str = "drakkar_partition_stalled";
 pub(super) const CONSUMER_LAG: &str = "drakkar_consumer_lag";
 pub(super) const KAFKA_CONNECTED: &str = "drakkar_kafka_connected";
 pub(super) const TOTAL_QUEUED: &str = "drakkar_total_queued";
@@ -191,6 +192,13 @@ pub(super) const FAMILIES: &[Family] = &[
         &["partition"],
         Page,
         "Messages in windows that are not finished. Goes when the partition goes.",
+    ),
+    family(
+        STALLED,
+        Gauge,
+        &["partition"],
+        Page,
+        "1 while the partition is stalled or has failed; the log names what it waits for.",
     ),
     family(
         CONSUMER_LAG,

@@ -242,7 +242,13 @@ impl Observer for MetricsObserver {
                 handles.backpressure.set(f64::from(u8::from(*active)));
             }
             Event::SourceTrouble { .. } => handles.consumer_errors.increment(1),
-            Event::PartitionFailed { .. } => handles.partition_failures.increment(1),
+            Event::PartitionFailed { partition, .. } => {
+                handles.partition_failures.increment(1);
+                self.partitions.update(partition.partition(), |it| it.stalled.store(1, Relaxed));
+            }
+            Event::PartitionRecovered { partition } => {
+                self.partitions.update(partition.partition(), |it| it.stalled.store(0, Relaxed));
+            }
             Event::PeriodicRun { name, duration, error } => {
                 let status = if error.is_some() { "error" } else { "ok" };
                 counter(names::PERIODIC_RUNS, &[("name", name), ("status", status)]).increment(1);

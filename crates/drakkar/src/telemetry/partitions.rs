@@ -32,6 +32,8 @@ pub(super) struct PartitionSeries {
     pub(super) committed: AtomicU64,
     pub(super) queued: AtomicU64,
     pub(super) uncommitted: AtomicU64,
+    /// 1 while it is stalled or has failed.
+    pub(super) stalled: AtomicU64,
 }
 
 impl Partitions {

@@ -193,6 +193,7 @@ fn every_event_is_counted() {
         "drakkar_messages_consumed_total{partition=\"3\"} 5",
         "drakkar_partition_queue_size{partition=\"3\"} 2",
         "drakkar_offset_lag{partition=\"3\"} 5",
+        "drakkar_partition_stalled{partition=\"3\"} 1",
         "drakkar_consumer_lag{partition=\"6\"} 40",
         "drakkar_consumer_lag{partition=\"5\"} 0",
         "drakkar_kafka_connected 1",
@@ -452,6 +453,19 @@ async fn samples_do_not_pile_up_until_somebody_asks() {
     let line = |seconds| format!("drakkar_executor_idle_slot_seconds_total {seconds}\n");
     assert!([15, 18].iter().any(|seconds| page.contains(&line(seconds))), "{page}");
     drop(upkeep);
+}
+
+#[test]
+fn a_partition_that_goes_on_is_stalled_no_more() {
+    let world = World::new();
+    let partition = &PartitionId::new("in", 3);
+    let has = |value| world.page().contains(&format!("stalled{{partition=\"3\"}} {value}\n"));
+    world.observe(&Event::Assigned { partition });
+    assert!(has(0));
+    world.observe(&Event::PartitionFailed { partition, reason: "stalled", keeps_ready: true });
+    assert!(has(1));
+    world.observe(&Event::PartitionRecovered { partition });
+    assert!(has(0));
 }
 
 #[test]
