@@ -35,6 +35,13 @@ pub trait Executor: Send + Sync + 'static {
     /// Returns how busy the executor is.
     fn slots(&self) -> Slots;
 
+    /// Returns the process of a run, for a report about it; `None` if it has none, or the executor
+    /// does not know.
+    fn pid(&self, owner: Epoch, id: RunId) -> Option<u32> {
+        let _ = (owner, id);
+        None
+    }
+
     /// Kills what still runs and releases the threads. Takes no longer than the bounded reap that
     /// the implementation documents.
     fn close(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>;

@@ -65,7 +65,7 @@ impl Drop for DrainTicket {
 pub(crate) fn spawn_partition(shared: &Arc<Shared>, id: PartitionId, epoch: Epoch) {
     let inbox = Arc::new(Inbox::new());
     shared.partitions.insert(epoch, id.clone(), Arc::clone(&inbox));
-    let machine = Partition::new(
+    let mut machine = Partition::new(
         id.clone(),
         epoch,
         Arc::clone(&shared.config),
@@ -73,6 +73,8 @@ pub(crate) fn spawn_partition(shared: &Arc<Shared>, id: PartitionId, epoch: Epoc
         Arc::clone(&shared.observer),
         shared.hooks(),
     );
+    let executor = Arc::clone(&shared.executor);
+    machine.look_up_pids(Arc::new(move |run| executor.pid(epoch, run)));
     let driver = Driver {
         listener: Arc::new(Listener {
             inbox: Arc::clone(&inbox),

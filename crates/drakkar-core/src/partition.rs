@@ -44,8 +44,8 @@ use crate::retry::Jitter;
 use crate::watermark::{OutOfOrder, Watermark};
 use drain::Drain;
 use drakkar_api::{
-    Credit, Epoch, Event, Handler, Instant, Observer, Offset, PartitionId, Settlement, SourceError,
-    SourceErrorKind, SourceMessage, WindowId, WrittenHooks,
+    Credit, Epoch, Event, Handler, Instant, Observer, Offset, PartitionId, RunId, Settlement,
+    SourceError, SourceErrorKind, SourceMessage, WindowId, WrittenHooks,
 };
 use message::MessageState;
 use output::{Group, LetterState, Owner};
@@ -65,6 +65,8 @@ pub(crate) struct Partition {
     config: Arc<EngineConfig>,
     router: Arc<Router>,
     observer: Arc<dyn Observer>,
+    /// Looks up the process of a run, for reports.
+    pids: Option<Arc<dyn Fn(RunId) -> Option<u32> + Send + Sync>>,
     now: Instant,
     effects: Vec<Effect>,
 
@@ -174,6 +176,7 @@ impl Partition {
             config,
             router,
             observer,
+            pids: None,
             now: Instant::ORIGIN,
             effects: Vec::new(),
             queue: VecDeque::new(),
@@ -212,6 +215,11 @@ impl Partition {
             given_back: 0,
             parked: Vec::new(),
         }
+    }
+
+    /// Gives it a way to name the process of a run in its reports.
+    pub(crate) fn look_up_pids(&mut self, pids: Arc<dyn Fn(RunId) -> Option<u32> + Send + Sync>) {
+        self.pids = Some(pids);
     }
 
     /// Asks for the first messages.

@@ -26,10 +26,13 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// What to run and within which limits.
 pub(crate) struct Order<'a> {
+    /// Where others find the process while it is there; 0 stands for none.
+    pub(crate) pid: &'a AtomicU32,
     pub(crate) task: &'a Task,
     /// An absolute path; see [`resolve`](crate::resolve).
     pub(crate) program: &'a Path,
@@ -103,12 +106,15 @@ impl Supervisor {
         };
         let pid = child.leader.pid();
         let started = Instant::now();
+        let number = pid.as_raw_pid().unsigned_abs();
+        order.pid.store(number, Ordering::Relaxed);
         let ending = self.supervise(child, order, bell, started);
+        order.pid.store(0, Ordering::Relaxed);
         Execution {
             outcome: ending.outcome(order.limits.deadline, self.limit_passed(order)),
             stdout: self.stdout.take(),
             stderr: self.stderr.take(),
-            pid: Some(pid.as_raw_pid().unsigned_abs()),
+            pid: Some(number),
             queue_wait: Duration::ZERO,
             spawn: started - begun,
             duration: ending.at - begun,

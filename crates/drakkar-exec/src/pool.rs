@@ -28,7 +28,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread;
@@ -66,6 +66,8 @@ struct Shared {
     /// What tasks without input read.
     null: OwnedFd,
     bells: Vec<Bell>,
+    /// By slot: the process that runs there, or 0.
+    pids: Vec<AtomicU32>,
     reaper: Reaper,
     state: Mutex<State>,
     /// Somebody waits, or the pool closes.
@@ -128,6 +130,7 @@ impl ProcessPool {
             default_program,
             wrap,
             null: dev_null().map_err(|error| PoolError::resources("/dev/null", error.into()))?,
+            pids: (0..config.slots).map(|_| AtomicU32::new(0)).collect(),
             bells: bells.map_err(|error| PoolError::resources("a descriptor", error))?,
             reaper: Reaper::new(),
             state: Mutex::new(state),
@@ -252,6 +255,12 @@ impl Executor for ProcessPool {
         }
     }
 
+    fn pid(&self, owner: Epoch, id: RunId) -> Option<u32> {
+        let state = self.shared.lock();
+        let slot = state.active.iter().position(|active| *active == Some((owner, id)))?;
+        Some(self.shared.pids[slot].load(Ordering::Relaxed)).filter(|pid| *pid != 0)
+    }
+
     /// Kills everything at once, whether or not the future is awaited. The future is ready when all
     /// endings are told and all threads have ended, at the latest after the reap timeout and a
     /// second: a thread that the system does not let go, say because a program lies on a network
@@ -291,7 +300,7 @@ impl Shared {
         while let Some(Waiting { run, since }) = self.next(slot) {
             let queue_wait = since.elapsed();
             tell_started(&run, slot, queue_wait);
-            let execution = self.execute(&run.task, &mut supervisor, &self.bells[slot]);
+            let execution = self.execute(&run.task, &mut supervisor, slot);
             tell_finished(run, Execution { queue_wait, ..execution });
         }
     }
@@ -317,9 +326,10 @@ impl Shared {
     }
 
     /// Runs a task in this thread. A panic of ours ends the task, not the slot.
-    fn execute(&self, task: &Task, supervisor: &mut Supervisor, bell: &Bell) -> Execution {
-        let guarded = catch_unwind(AssertUnwindSafe(|| self.run_child(task, supervisor, bell)));
+    fn execute(&self, task: &Task, supervisor: &mut Supervisor, slot: usize) -> Execution {
+        let guarded = catch_unwind(AssertUnwindSafe(|| self.run_child(task, supervisor, slot)));
         guarded.unwrap_or_else(|_| {
+            self.pids[slot].store(0, Ordering::Relaxed);
             let config = &self.config;
             *supervisor = Supervisor::new(config.stdout_bytes_max, config.stderr_bytes_max);
             let reason = "the process pool panicked, which is a defect of drakkar";
@@ -327,12 +337,13 @@ impl Shared {
         })
     }
 
-    fn run_child(&self, task: &Task, supervisor: &mut Supervisor, bell: &Bell) -> Execution {
+    fn run_child(&self, task: &Task, supervisor: &mut Supervisor, slot: usize) -> Execution {
+        let (bell, pid) = (&self.bells[slot], &self.pids[slot]);
         if bell.is_rung() {
             return Execution::without_process(TaskOutcome::Cancelled);
         }
         let execution = match self.program_of(task) {
-            Ok(program) => supervisor.run(&self.order(task, &program), bell, &self.reaper),
+            Ok(program) => supervisor.run(&self.order(task, &program, pid), bell, &self.reaper),
             Err(fault) => failed_to_start(fault, Duration::ZERO),
         };
         if let TaskOutcome::SpawnFailure { kind: SpawnErrorKind::NotFound, .. } = execution.outcome
@@ -358,8 +369,9 @@ impl Shared {
         Ok(program)
     }
 
-    fn order<'a>(&'a self, task: &'a Task, program: &'a Path) -> Order<'a> {
+    fn order<'a>(&'a self, task: &'a Task, program: &'a Path, pid: &'a AtomicU32) -> Order<'a> {
         Order {
+            pid,
             task,
             program,
             wrap: self.wrap.as_ref(),
@@ -377,7 +389,8 @@ impl Shared {
         let Some(tool) = self.wrap.as_ref().and_then(Wrap::tool) else { return Ok(()) };
         let task = Task::default().arg("--version").timeout(TRIAL_TIMEOUT);
         let mut supervisor = Supervisor::new(TRIAL_BYTES_MAX, TRIAL_BYTES_MAX);
-        let tried = supervisor.run(&self.order(&task, tool), &self.bells[0], &self.reaper);
+        let tried =
+            supervisor.run(&self.order(&task, tool, &self.pids[0]), &self.bells[0], &self.reaper);
         if tried.outcome.is_success() {
             return Ok(());
         }

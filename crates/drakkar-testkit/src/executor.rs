@@ -264,6 +264,12 @@ impl Executor for FakeExecutor {
         }
     }
 
+    /// The number of the run stands for the process.
+    fn pid(&self, owner: Epoch, id: RunId) -> Option<u32> {
+        let runs = lock(&self.shared.state).running.contains_key(&(owner, id));
+        u32::try_from(id.get()).ok().filter(|_| runs)
+    }
+
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
             lock(&self.shared.state).close();

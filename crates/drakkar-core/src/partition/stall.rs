@@ -2,7 +2,8 @@
 //!
 //! Stalled is a partition whose oldest unfinished offset has not moved for
 //! [`stall_after`](crate::EngineConfig::stall_after), whatever the reason: a hook that does not
-//! answer, a task, a sink, a dead letter that cannot be written. Stalled is it, too, when what is
+//! answer, a task, a sink, a dead letter that cannot be written; or, for an offset that is in no window
+//! yet, other partitions that fill the worker. Stalled is it, too, when what is
 //! finished could not be committed for that long; and as soon as it has been read as far beyond its
 //! oldest unfinished offset as it may be, if most of what was read is finished and only waits for
 //! that one.
@@ -13,6 +14,7 @@ use super::message::MessagePhase;
 use super::output::Owner;
 use super::task::{TaskPhase, TaskState};
 use super::window::WindowPhase;
+use crate::backpressure::Admission;
 use crate::config::StallResponse;
 use drakkar_api::{CommitOffset, Event, Instant, Offset, RunId, SourceError, TaskId};
 
@@ -48,7 +50,7 @@ impl Partition {
     /// Hears that it was told already, for a hook that blocked its thread: what is left is to tell that
     /// it goes on.
     pub(crate) fn take_over_stall(&mut self) {
-        let blocking = self.watermark.blocking().map(Stall::Offset);
+        let blocking = self.oldest_unfinished().map(Stall::Offset);
         self.progress.reported = self.progress.reported.or(blocking);
         if self.progress.reported.is_none() {
             self.observer.observe(&Event::PartitionRecovered { partition: &self.id });
@@ -68,6 +70,12 @@ impl Partition {
         Some(blocking.into_iter().chain(uncommitted).min()? + self.config.stall_after)
     }
 
+    /// Returns the oldest offset that is not finished, also if it is in no window yet.
+    fn oldest_unfinished(&self) -> Option<Offset> {
+        let queued = || self.queue.front().map(|message| message.offset);
+        self.watermark.blocking().or_else(queued)
+    }
+
     /// Remembers how a commit was answered.
     pub(super) fn note_commit(&mut self, error: Option<&SourceError>) {
         self.progress.commit_error = error.map(ToString::to_string);
@@ -75,7 +83,7 @@ impl Partition {
 
     /// Tells that the partition is stalled, or that it goes on.
     pub(super) fn report_stall(&mut self) {
-        let blocking = self.watermark.blocking();
+        let blocking = self.oldest_unfinished();
         if self.progress.blocking.map(|(offset, _)| offset) != blocking {
             self.progress.blocking = blocking.map(|offset| (offset, self.now));
         }
@@ -189,7 +197,7 @@ impl Partition {
     fn has_recovered(&self, stall: Stall) -> bool {
         match stall {
             Stall::Offset(offset) => {
-                self.watermark.blocking() != Some(offset)
+                self.oldest_unfinished() != Some(offset)
                     && self.watermark.ahead() <= self.config.ahead_max / 2
             }
             Stall::Commit(position) => self.commit.committed() != position,
@@ -199,7 +207,15 @@ impl Partition {
     /// Says what an unfinished offset waits for.
     fn waits_for(&self, offset: Offset) -> String {
         let Some(message) = self.messages.get(&offset) else {
-            return "it is in no window".to_owned();
+            return match self.admission {
+                Admission::Nothing => {
+                    "it is in no window, and none is formed: the worker is full of \
+                                       what others hold (executor.max_buffered_bytes, \
+                                       executor.max_buffered_payloads)"
+                        .to_owned()
+                }
+                _ => "it is in no window".to_owned(),
+            };
         };
         match message.phase {
             MessagePhase::Arranging => {
@@ -247,7 +263,13 @@ impl Partition {
             TaskPhase::Waiting | TaskPhase::Withdrawing | TaskPhase::Withdrawn => {
                 "waits for a slot"
             }
-            TaskPhase::Running => "runs",
+            TaskPhase::Running => {
+                let pid = self.pids.as_ref().and_then(|pids| pids(RunId::new(key)));
+                return match pid {
+                    Some(pid) => format!("task {id} runs, its process is {pid}"),
+                    None => format!("task {id} runs"),
+                };
+            }
             TaskPhase::Stalled => "is being killed",
             TaskPhase::Deciding => "waits for on_error",
             TaskPhase::Completing => {

@@ -583,7 +583,7 @@ async fn whatever_holds_a_partition_is_named_and_its_going_on_too() {
 
     let slow = Setup::new(TestHandler::new())
         .tasks(1, |task, _| FakeRun::success(input(task)).lasting(SECOND * 90));
-    went_on(&stalled(slow).await, "runs").await;
+    went_on(&stalled(slow).await, "runs, its process is 1").await;
 
     let echo = TestHandler::new()
         .with_task_complete(|done, _| Ok(Outputs::new().with(record(done.stdout()))));

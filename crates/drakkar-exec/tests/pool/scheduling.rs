@@ -1,6 +1,6 @@
 //! Who gets a slot, and what becomes of runs that are withdrawn.
 
-use crate::support::{Barrier, PATIENCE, Recorder, assert_outcome, pool, sh};
+use crate::support::{Barrier, PATIENCE, Recorder, assert_outcome, eventually, pool, sh};
 use drakkar_api::{
     CancelScope, Epoch, Execution, Executor, Offset, Run, RunId, RunListener, Slots, Task,
     TaskOutcome,
@@ -38,6 +38,24 @@ fn runs_start_by_priority_then_in_turns_then_by_offset() {
     assert_eq!(heard.started, [1000, 6, 5, 2, 3, 1, 4]);
     assert!(heard.finished.values().flatten().all(|execution| execution.outcome.is_success()));
     assert!(heard.finished[&4][0].queue_wait >= heard.finished[&6][0].queue_wait);
+}
+
+#[test]
+fn the_process_of_a_run_is_known_while_it_runs() {
+    let pool = pool(|_| {});
+    let recorder = Recorder::new();
+    let barrier = occupy(&pool, &recorder);
+    recorder.submit(&pool, 1, 1, at(0));
+    let pid = |owner, id| pool.pid(Epoch::new(owner), RunId::new(id));
+    eventually("the process is there", || pid(99, 1000).is_some());
+    let running = pid(99, 1000);
+    assert_eq!(pid(1, 1), None, "it waits");
+    assert_eq!(pid(1, 1000), None, "this is a run of another owner");
+    barrier.open();
+    assert_eq!(recorder.wait_finished(1000).pid, running);
+    recorder.wait_finished(1);
+    wait_on(pool.close());
+    assert_eq!((pid(99, 1000), pid(1, 1)), (None, None));
 }
 
 /// In the original, priorities that could not be compared lost a slot for ever. Here they are
