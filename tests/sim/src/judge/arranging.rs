@@ -36,6 +36,7 @@ impl Judge {
         });
         if let Some(assignment) = self.assignments.get_mut(&epoch) {
             assignment.arrange_failures += 1;
+            assignment.window_was_tried = true;
         }
     }
 
@@ -49,7 +50,10 @@ impl Judge {
             let message = assignment.messages.get(offset);
             message.is_some_and(|message| message.taken_at == Some(self.now))
         };
-        let is_new = !is_divided && offsets.iter().all(is_just_taken);
+        // One whose messages could not be decoded at first was made then.
+        let was_tried = std::mem::take(&mut assignment.window_was_tried);
+        let is_known = was_tried || assignment.windows.contains_key(&window);
+        let is_new = !is_divided && !is_known && offsets.iter().all(is_just_taken);
         if let [only] = *offsets {
             assignment.note_division(only, window);
             assignment.alone.insert(only);

@@ -27,6 +27,8 @@ pub(super) struct Assignment {
     /// Messages for which `arrange` was called alone: each may share a window with the one before it.
     pub(super) alone: BTreeSet<Offset>,
     /// Calls of `arrange`, or of what belongs to it, that failed.
+    /// Whether messages of the next window that is seen could not be taken at first.
+    pub(super) window_was_tried: bool,
     pub(super) arrange_failures: u32,
     pub(super) commits: Commits,
     /// The oldest unfinished message, and since when it is that.
@@ -216,6 +218,7 @@ impl Assignment {
             windows: BTreeMap::new(),
             tasks: BTreeMap::new(),
             alone: BTreeSet::new(),
+            window_was_tried: false,
             arrange_failures: 0,
             commits: Commits::default(),
             oldest: None,
