@@ -30,6 +30,29 @@ impl Handler for Plain {
     }
 }
 
+/// Nothing fails, and there is no hook but `arrange`, which the engine has to find out.
+const QUIET: Weather = Weather {
+    seed: 1,
+    faults: 0,
+    has_task_hook: false,
+    has_message_hook: false,
+    has_window_hook: false,
+    knows_hooks: false,
+};
+
+/// Makes a partition with the sinks "a" and "b".
+fn partition_of(config: EngineConfig, hooks: HookPresence) -> Partition {
+    let sinks = vec![SinkId::new(SinkKind::Kafka, "a"), SinkId::new(SinkKind::Kafka, "b")];
+    Partition::new(
+        PartitionId::new("in", 0),
+        Epoch::new(1),
+        Arc::new(config),
+        Arc::new(Router::new(sinks)),
+        Arc::new(NullObserver),
+        hooks,
+    )
+}
+
 fn decode(source: Arc<SourceMessage>) -> AnyMessage {
     DynHandler::decode(&Plain, source).expect("nothing panics")
 }
@@ -122,15 +145,7 @@ impl World {
             window_tasks_max: 8,
             ..EngineConfig::default()
         };
-        let sinks = vec![SinkId::new(SinkKind::Kafka, "a"), SinkId::new(SinkKind::Kafka, "b")];
-        let machine = Partition::new(
-            PartitionId::new("in", 0),
-            Epoch::new(1),
-            Arc::new(config),
-            Arc::new(Router::new(sinks)),
-            Arc::new(NullObserver),
-            weather.hooks(),
-        );
+        let machine = partition_of(config, weather.hooks());
         let mut world = Self {
             machine,
             weather,
@@ -565,15 +580,7 @@ proptest! {
 // Promise: RB-1
 #[test]
 fn an_expired_drain_commits_what_is_finished() {
-    let weather = Weather {
-        seed: 1,
-        faults: 0,
-        has_task_hook: false,
-        has_message_hook: false,
-        has_window_hook: false,
-        knows_hooks: false,
-    };
-    let mut world = World::new(weather);
+    let mut world = World::new(QUIET);
     world.machine.hooks =
         HookPresence { task_missing: true, message_missing: true, window_missing: true };
     world.produce(2);
@@ -603,15 +610,7 @@ fn an_expired_drain_commits_what_is_finished() {
 // Promise: RB-1
 #[test]
 fn an_answer_beyond_the_line_waits_until_the_line_moves() {
-    let weather = Weather {
-        seed: 1,
-        faults: 0,
-        has_task_hook: false,
-        has_message_hook: true,
-        has_window_hook: false,
-        knows_hooks: true,
-    };
-    let mut world = World::new(weather);
+    let mut world = World::new(Weather { has_message_hook: true, knows_hooks: true, ..QUIET });
     world.produce(3);
     let Some(Open::Arrange(call)) = world.open.pop() else { panic!("a window is arranged") };
     let messages: Vec<_> = call.messages.into_iter().map(|(m, _)| (m.offset, decode(m))).collect();
@@ -646,15 +645,7 @@ fn an_answer_beyond_the_line_waits_until_the_line_moves() {
 // Promise: RB-1
 #[test]
 fn an_executor_that_closes_during_a_drain_is_not_asked_again() {
-    let weather = Weather {
-        seed: 1,
-        faults: 0,
-        has_task_hook: false,
-        has_message_hook: false,
-        has_window_hook: false,
-        knows_hooks: false,
-    };
-    let mut world = World::new(weather);
+    let mut world = World::new(QUIET);
     world.produce(1);
     let Some(Open::Arrange(call)) = world.open.pop() else { panic!("a window is arranged") };
     let offset = call.messages[0].0.offset;
@@ -719,15 +710,7 @@ fn a_message_that_is_handed_over_again_is_refused_and_told() {
 // Promise: RB-2
 #[test]
 fn a_partition_that_stopped_leaves_nothing_running() {
-    let weather = Weather {
-        seed: 1,
-        faults: 0,
-        has_task_hook: false,
-        has_message_hook: false,
-        has_window_hook: false,
-        knows_hooks: true,
-    };
-    let mut world = World::new(weather);
+    let mut world = World::new(Weather { knows_hooks: true, ..QUIET });
     let config = Arc::make_mut(&mut world.machine.config);
     config.on_failure.exit_code.attempts_max = 1;
     config.on_failure.exit_code.then = FailureAction::Stop;

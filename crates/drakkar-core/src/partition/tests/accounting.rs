@@ -367,15 +367,7 @@ impl World {
             message_missing: !has_hooks[1],
             window_missing: !has_hooks[2],
         };
-        let sinks = vec![SinkId::new(SinkKind::Kafka, "a"), SinkId::new(SinkKind::Kafka, "b")];
-        let machine = Partition::new(
-            PartitionId::new("in", 0),
-            Epoch::new(1),
-            Arc::new(config),
-            Arc::new(Router::new(sinks)),
-            Arc::new(NullObserver),
-            hooks,
-        );
+        let machine = partition_of(config, hooks);
         let mut world = Self {
             machine,
             depth: 0,
