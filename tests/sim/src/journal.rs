@@ -62,7 +62,10 @@ impl Journal {
             book.entries.pop_front();
         }
         book.entries.push_back((at, worker, seen.clone()));
-        book.judge.hear(at, worker, &seen);
+        // What is kept for the reader alone must not change when the judge looks.
+        if !matches!(seen, Seen::ToldInFull(_)) {
+            book.judge.hear(at, worker, &seen);
+        }
     }
 
     /// Draws a number that nothing else in this world has.

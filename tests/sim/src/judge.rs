@@ -69,6 +69,8 @@ pub(crate) struct Judge {
     has_narrow_bounds: bool,
     /// When it was last looked for messages that are held for nothing.
     checked_at: Duration,
+    /// What looked so then.
+    suspects: BTreeSet<(Epoch, Offset)>,
     breach: Option<Breach>,
     census: Census,
 }
@@ -101,6 +103,7 @@ impl Judge {
                 || scenario.config.load_payloads != EngineConfig::default().load_payloads
                 || scenario.config.window_tasks_max < ROOMY,
             checked_at: Duration::ZERO,
+            suspects: BTreeSet::new(),
             breach: None,
             census: Census::default(),
         }

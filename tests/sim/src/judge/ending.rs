@@ -6,6 +6,7 @@ use crate::promise::Promise;
 use crate::seen::{Number, Shape};
 use drakkar_api::{CommitOffset, Epoch, Offset, Settlement};
 use drakkar_core::{ParsePolicy, SendFailurePolicy};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How often it is looked for messages that are held for nothing.
@@ -283,34 +284,39 @@ impl Judge {
         }
     }
 
-    /// A handler without a window hook has nothing held for one.
+    /// A handler without a window hook has nothing held for one. What looks so at one check only may be
+    /// on its way: ends of runs are brought together, and are older than the instant when they arrive.
     pub(super) fn check_nothing_is_held(&mut self, at: Duration) {
         // With a narrow bound of tasks, what is left of a divided window waits for its turn.
         if self.hooks.window || self.has_narrow_bounds || at < self.checked_at + HELD_CHECK {
             return;
         }
         self.checked_at = at;
-        let held = self.assignments.iter().find_map(|(epoch, assignment)| {
-            // While a window is taken message by message, what is arranged waits for the rest.
-            let all = assignment.messages.values();
-            let arranging = all.into_iter().any(|message| {
-                message.taken && message.settled.is_none() && message.arranged.is_none()
-            });
-            let open = assignment.end.is_none()
-                && assignment.drain.is_none()
-                && assignment.knows_no_window_hook
-                && !arranging;
-            let held = assignment.messages.iter().filter(|_| open).find(|(_, message)| {
-                message.settled.is_none()
-                    && message.taken
-                    && self.need(assignment, message).is_none()
-            });
-            held.map(|(offset, _)| (*epoch, *offset))
-        });
-        if let Some((epoch, offset)) = held {
+        let held: BTreeSet<_> =
+            self.assignments.iter().flat_map(|entry| self.held(entry)).collect();
+        if let Some((epoch, offset)) = held.intersection(&self.suspects).next() {
             let what = format!("{offset} of epoch {epoch} needs nothing more and is not finished");
             self.blame(Promise::Dl2, what);
         }
+        self.suspects = held;
+    }
+
+    /// Returns the messages of an assignment that need nothing more and are not finished.
+    fn held(&self, (epoch, assignment): (&Epoch, &Assignment)) -> Vec<(Epoch, Offset)> {
+        // While a window is taken message by message, what is arranged waits for the rest.
+        let arranging = assignment.messages.values().any(|message| {
+            message.taken && message.settled.is_none() && message.arranged.is_none()
+        });
+        let open = assignment.end.is_none()
+            && assignment.drain.is_none()
+            && assignment.knows_no_window_hook
+            && !arranging;
+        let held = assignment.messages.iter().filter(|(_, message)| {
+            open && message.settled.is_none()
+                && message.taken
+                && self.need(assignment, message).is_none()
+        });
+        held.map(|(offset, _)| (*epoch, *offset)).collect()
     }
 
     /// What is finished is committed, and soon.
