@@ -147,9 +147,12 @@ impl Judge {
         let expired = lasted >= self.config.drain_timeout;
         let position = assignment.finished_position();
         let committed = self.committed.get(&assignment.partition).copied();
-        // The last commit is waited for, within a grace.
+        // The last commit is waited for, within a grace; an answer at the instant when that ends may be
+        // too late.
         let waited = lasted + SLACK >= self.config.drain_timeout + drain_grace();
-        let trouble = assignment.commits.trouble_in_drain || (assignment.commits.is_open && waited);
+        let unanswered =
+            assignment.commits.is_open || assignment.commits.answered_at == Some(self.now);
+        let trouble = assignment.commits.trouble_in_drain || (unanswered && waited);
         let left_behind = assignment.messages.iter().find(|(_, message)| {
             message.settled.is_none_or(|how| !is_end(how))
                 && message.started.is_some_and(|at| at + LOOK < self.now)
