@@ -398,6 +398,12 @@ impl SourceSettings {
             && self.config.group_protocol == GroupProtocol::Classic
     }
 
+    /// Returns whether a member that has left the group has no name any more. In the newer protocol
+    /// names are the client's own and stay.
+    pub(crate) fn leaves_by_name(&self) -> bool {
+        self.config.group_protocol == GroupProtocol::Classic
+    }
+
     /// Returns where a partition without a valid commit is read from.
     pub(crate) fn offset_reset(&self) -> OffsetReset {
         self.config.offset_reset

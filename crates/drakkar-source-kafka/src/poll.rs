@@ -7,6 +7,7 @@ use crate::commit;
 use crate::config::{SourceSettings, WORKER_ID};
 use crate::convert::{Converted, convert};
 use crate::error;
+use crate::membership::is_member;
 use crate::rebalance::{Consumer, Partition, SourceContext};
 use crate::source::Shared;
 use crate::watch;
@@ -27,7 +28,8 @@ use std::time::{Duration, Instant};
 const FALLBACK_INTERVAL: Duration = Duration::from_millis(100);
 /// The most entries of the main queue that are served before partitions have their turn.
 const EVENTS_PER_TURN: usize = 1000;
-/// How long the end waits for librdkafka to say that nothing is assigned, beside the revoke itself.
+/// How long the end waits for librdkafka to say that nothing is assigned, beside the revoke itself,
+/// and then that it has left the group.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the end waits for the client to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
@@ -450,8 +452,18 @@ impl Session {
         if !ends_silently {
             self.consumer.unsubscribe();
         }
-        let deadline = Instant::now() + self.settings.revoke_timeout() + LEAVE_PATIENCE;
-        while Instant::now() < deadline && self.has_partitions() {
+        self.poll_while(self.settings.revoke_timeout() + LEAVE_PATIENCE, || self.has_partitions());
+        if self.settings.leaves_by_name() && !ends_silently {
+            // Librdkafka puts the goodbye off while it joins. Closed before, it says none, and may
+            // end the process when the broker's answer comes.
+            self.poll_while(LEAVE_PATIENCE, || self.has_partitions() || is_member(&self.consumer));
+        }
+    }
+
+    /// Serves the client for as long as something is so, but not beyond the patience.
+    fn poll_while(&self, patience: Duration, mut is_so: impl FnMut() -> bool) {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline && is_so() {
             // What comes is of no interest: messages that are not handed over are read again.
             drop(self.consumer.poll(FALLBACK_INTERVAL));
         }

@@ -4,7 +4,7 @@ use crate::support::{
     Member, OnRevoke, PLENTY, Recorder, Told, World, block_on, check_contract, numbers,
 };
 use drakkar_api::{Source, SourceErrorKind, SourceEvents};
-use drakkar_mock_kafka::Broker;
+use drakkar_mock_kafka::{ApiKey, Broker};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,20 @@ fn a_source_that_is_dropped_leaves_the_group() {
     engine.wait_for_assigned(1);
     drop(source);
     assert_eq!(engine.wait_for_end(), Ok(()));
+}
+
+#[test]
+fn a_close_while_the_group_is_being_joined_leaves_it() {
+    let world = World::new(1);
+    world.kafka.record_requests();
+    let source = world.source(|_| {});
+    world.kafka.set_round_trip_time(Broker::All, Duration::from_millis(300)).expect("set");
+    let member = Member::start(source, OnRevoke::Answer);
+    // The answer to it is still to come.
+    world.wait_for_requests(ApiKey::SyncGroup, 1);
+    member.close();
+    assert_eq!(world.count_requests(ApiKey::LeaveGroup), 1);
+    check_contract(&member.engine.told());
 }
 
 #[test]
