@@ -9,6 +9,7 @@ use drakkar_mock_kafka::MockKafka;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -200,14 +201,11 @@ fn a_log_that_was_moved_away_is_opened_anew_at_sighup() {
     world.hear("ready");
     let file = |name: &str| world.folder.path().join(name);
     let (log, moved) = (file("worker.log"), file("worker.log.1"));
+    // Lines are written by a thread of their own, some time after they were logged.
+    wait_for_line(&log, "\"drakkar_starting\"");
     std::fs::rename(&log, &moved).expect("it is there");
     world.signal(Signal::HUP);
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let began = Instant::now();
-    while !read(&log).contains("\"log_reopened\"") {
-        assert!(began.elapsed() < PATIENCE, "the log is not opened anew");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_for_line(&log, "\"log_reopened\"");
     world.signal(Signal::TERM);
     let (status, _) = world.end();
     assert_eq!((status.code(), status.signal()), (Some(0), None));
@@ -215,6 +213,19 @@ fn a_log_that_was_moved_away_is_opened_anew_at_sighup() {
     assert!(before.contains("\"drakkar_starting\""), "{before}");
     assert!(!before.contains("\"drakkar_stopped\""), "{before}");
     assert!(after.contains("\"drakkar_stopped\""), "{after}");
+}
+
+/// Waits until a file holds a text. The file need not be there yet.
+fn wait_for_line(path: &Path, text: &str) {
+    let began = Instant::now();
+    while !read(path).contains(text) {
+        assert!(began.elapsed() < PATIENCE, "no {text} in {}", path.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
 }
 
 fn sighup_ends_a_worker_without_a_log_file() {
