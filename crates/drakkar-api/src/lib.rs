@@ -37,7 +37,7 @@ mod written;
 pub use config::{Field, Kind, Problem, Problems, Secret, Section};
 pub use context::{ClientError, Clients, Context, ContextScope, WorkerInfo};
 pub use error::{DecodeError, HookError, HookResult};
-pub use event::{Event, Hook, MessageEnd, NullObserver, Observer, TaskPath};
+pub use event::{Event, Hook, MessageEnd, NullObserver, Observer, TaskPath, WorkerCall};
 pub use executor::{CancelScope, Executor, Run, RunId, RunListener, Slots};
 pub use handler::{DeliveryAction, ErrorAction, Handler, Input, Priority, RawInput};
 pub use headers::Headers;

@@ -2,6 +2,7 @@
 //! parts that the engine was made of.
 
 use crate::backpressure::{Admission, FlowGate, Load, LoadGauge, SharedGate};
+use crate::call_watch::{CallNews, WatchedCalls};
 use crate::config::{EngineConfig, StallResponse};
 use crate::courier::Courier;
 use crate::delivery::{LaneHandle, Router};
@@ -166,6 +167,8 @@ pub(crate) struct Shared {
     hooks: Mutex<HookPresence>,
     /// Who computes in hooks, for each assignment whose hooks may still run.
     watches: Mutex<Vec<Arc<HookWatch>>>,
+    /// Who computes in user code beside the partitions.
+    pub(crate) calls: WatchedCalls,
     /// The running hooks of the whole worker.
     worker_hooks: Mutex<JoinSet<()>>,
     closing: AtomicBool,
@@ -218,6 +221,7 @@ impl Shared {
             told: Mutex::new(Flow::Open),
             hooks: Mutex::new(parts.hooks),
             watches: Mutex::default(),
+            calls: WatchedCalls::default(),
             worker_hooks: Mutex::default(),
             closing: AtomicBool::new(false),
             stop: Mutex::new(Some(parts.stop)),
@@ -340,6 +344,19 @@ impl Shared {
                 }
                 News::WentOn => {}
             }
+        }
+    }
+
+    /// The same for what is called beside the partitions.
+    pub(crate) fn look_at_calls(&self, limit: Duration) {
+        let keeps_ready = self.config.stall_response == StallResponse::Warn;
+        for news in self.calls.look(self.clock.now(), limit) {
+            self.observer.observe(&match &news {
+                CallNews::Blocked(call, lasted) => {
+                    Event::CallBlocked { call, lasted: *lasted, keeps_ready }
+                }
+                CallNews::WentOn(call) => Event::CallWentOn { call },
+            });
         }
     }
 
