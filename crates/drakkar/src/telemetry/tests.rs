@@ -488,6 +488,18 @@ fn a_partition_that_goes_on_is_stalled_no_more() {
 }
 
 #[test]
+fn a_partition_is_not_stalled_because_its_last_assignment_was() {
+    let world = World::new();
+    let partition = &PartitionId::new("in", 3);
+    world.observe(&Event::Assigned { partition });
+    world.observe(&Event::Assigned { partition });
+    // The one before is not heard of as lost yet.
+    world.observe(&Event::PartitionFailed { partition, reason: "stalled", keeps_ready: true });
+    world.observe(&Event::Lost { partition });
+    world.expect("drakkar_partition_stalled{partition=\"3\"} 0");
+}
+
+#[test]
 fn a_second_recorder_is_the_first() {
     let first = install_recorder().expect("nobody else installs one");
     let second = install_recorder().expect("the same one");
