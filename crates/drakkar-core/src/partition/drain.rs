@@ -19,7 +19,7 @@ use super::Partition;
 use super::effect::{DrainCause, Effect, HookAnswer};
 use super::task::{TaskKey, TaskPhase, TaskState};
 use super::window::WindowPhase;
-use drakkar_api::{Event, Offset, RunId, Settlement};
+use drakkar_api::{Event, Offset, PendingTasks, RunId, Settlement};
 
 /// How far the end of an assignment has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -296,6 +296,7 @@ impl Partition {
         self.arranging = None;
         self.messages.clear();
         self.tasks.clear();
+        self.pending = PendingTasks::default();
         self.sets.clear();
         self.groups.clear();
         self.letters.clear();
