@@ -300,6 +300,20 @@ pub enum Event<'a> {
         /// The partition.
         partition: &'a PartitionId,
     },
+    /// A hook of the whole worker or a periodic task blocks its thread, or computes without a pause.
+    CallBlocked {
+        /// Whether the worker is ready nevertheless.
+        keeps_ready: bool,
+        /// Which one.
+        call: &'a WorkerCall,
+        /// For how long.
+        lasted: Duration,
+    },
+    /// A call that was reported as blocked goes on or has ended.
+    CallWentOn {
+        /// Which one.
+        call: &'a WorkerCall,
+    },
     /// A periodic task ran.
     PeriodicRun {
         /// Its name.
@@ -309,6 +323,17 @@ pub enum Event<'a> {
         /// The error's text, if it failed.
         error: Option<&'a str>,
     },
+}
+
+/// A call of user code beside the partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerCall {
+    /// Tells the calls of an engine apart.
+    pub number: u64,
+    /// The hook, such as `on_assign`, or `periodic task` and that one's name.
+    pub name: String,
+    /// The partitions that the hook was told of, if it is about some.
+    pub partitions: Vec<PartitionId>,
 }
 
 /// Where an attempt of a task belongs.

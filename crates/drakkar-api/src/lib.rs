@@ -26,6 +26,7 @@ mod headers;
 mod ids;
 mod message;
 mod payload;
+mod pending;
 mod reply;
 mod sink;
 mod source;
@@ -37,7 +38,7 @@ mod written;
 pub use config::{Field, Kind, Problem, Problems, Secret, Section};
 pub use context::{ClientError, Clients, Context, ContextScope, WorkerInfo};
 pub use error::{DecodeError, HookError, HookResult};
-pub use event::{Event, Hook, MessageEnd, NullObserver, Observer, TaskPath};
+pub use event::{Event, Hook, MessageEnd, NullObserver, Observer, TaskPath, WorkerCall};
 pub use executor::{CancelScope, Executor, Run, RunId, RunListener, Slots};
 pub use handler::{DeliveryAction, ErrorAction, Handler, Input, Priority, RawInput};
 pub use headers::Headers;
@@ -50,6 +51,7 @@ pub use payload::{
     CustomPayload, FileLine, HttpRequest, KafkaRecord, MongoDocument, Outputs, Payload,
     PostgresRow, RedisValue,
 };
+pub use pending::PendingTasks;
 pub use reply::{Reply, ReplyDropped, ReplyReceiver};
 pub use sink::{
     Batch, BatchItem, BatchLimits, DeliveryFailure, ErrorStatus, Sink, SinkError, SinkErrorKind,
@@ -60,8 +62,8 @@ pub use source::{
     SourceEvents,
 };
 pub use task::{
-    Captured, Execution, PendingTasks, Precomputed, ResourceUsage, SpawnErrorKind, Task,
-    TaskFailure, TaskOutcome, TaskOutput,
+    Captured, Execution, Precomputed, ResourceUsage, SpawnErrorKind, Task, TaskFailure,
+    TaskOutcome, TaskOutput,
 };
 pub use time::{Clock, Instant, Timestamp, TimestampKind};
 pub use window::{CompletedWindow, MessageGroup, Window};

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One piece of work: a program to run, for the messages at `source_offsets`.
@@ -486,50 +486,6 @@ impl std::ops::Deref for TaskFailure {
     }
 }
 
-/// The tasks of a partition that are scheduled and not settled at the moment a window is arranged:
-/// waiting, running, in a hook, in delivery or between two attempts.
-#[derive(Clone, Debug, Default)]
-pub struct PendingTasks {
-    tasks: Vec<Arc<Task>>,
-    by_id: OnceLock<BTreeMap<TaskId, usize>>,
-}
-
-impl PendingTasks {
-    /// Takes a snapshot. The index by id is made when it is first asked for.
-    pub fn new(tasks: Vec<Arc<Task>>) -> Self {
-        Self { tasks, by_id: OnceLock::new() }
-    }
-
-    /// Returns whether a task of this id is pending.
-    pub fn contains(&self, id: &str) -> bool {
-        self.get(id).is_some()
-    }
-
-    /// Returns the pending task of this id; of several the one scheduled last.
-    pub fn get(&self, id: &str) -> Option<&Arc<Task>> {
-        let index = self.by_id.get_or_init(|| {
-            let tasks = self.tasks.iter().enumerate();
-            tasks.filter_map(|(at, task)| Some((task.id.clone()?, at))).collect()
-        });
-        index.get(&TaskId::new(id)).map(|&at| &self.tasks[at])
-    }
-
-    /// Returns the pending tasks in scheduling order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Task>> {
-        self.tasks.iter()
-    }
-
-    /// Returns how many tasks are pending.
-    pub fn len(&self) -> usize {
-        self.tasks.len()
-    }
-
-    /// Returns whether no task is pending.
-    pub fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -555,15 +511,6 @@ mod tests {
         let document = serde_json::json!({"text": "1234", "list": ["12", {"a": "3"}]});
         let metadata = document.as_object().cloned().expect("an object");
         assert_eq!(size(Task { metadata, ..task() }), 4 + 4 + 4 + 2 + 1 + 1);
-    }
-
-    #[test]
-    fn pending_tasks_are_found_by_id() {
-        let task = |id: &str| Arc::new(Task::for_offset(Offset::new(1)).id(id));
-        let pending = PendingTasks::new(vec![task("a"), task("b"), task("a")]);
-        assert!(pending.contains("b") && !pending.contains("c"));
-        let last = pending.iter().last().expect("three tasks");
-        assert!(Arc::ptr_eq(pending.get("a").expect("pending"), last));
     }
 
     #[test]

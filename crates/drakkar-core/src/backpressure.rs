@@ -8,15 +8,16 @@
 //! any of them reaches its `pause_at` and opens when all are at or below their `resume_at`.
 //!
 //! What waits for something else than a slot, such as a retry in an hour, a hook that hangs or a dead
-//! letter that nobody takes, must not leave the slots idle for ever. So the count opens the flow half
-//! way between its marks already, when no more of it than `resume_at` is queued, arranged or with the
-//! executor.
+//! letter that nobody takes, must not leave the slots idle for ever. So each dimension opens the flow
+//! half way between its marks already, when no more of the count than its `resume_at` is queued,
+//! arranged or with the executor.
 //!
 //! Windows depend on what is in windows alone: messages that wait for one would else wait for
 //! themselves. When its count reaches `pause_at`, a partition forms a window only if it has none, so
 //! that each goes on, however much another made of its messages. That holds until the count is half
 //! way between `pause_at` and `resume_at`: the pool must not run dry. When its bytes or the payloads
-//! reach theirs, no window is formed until they are at or below `resume_at`.
+//! reach theirs, no window is formed until they are at or below `resume_at`; or half way, when no more
+//! of the count than its `resume_at` is arranged or with the executor.
 //!
 //! Outputs come late: a thousand tasks weigh nothing until they end. So bytes that tasks are likely to
 //! put out hold windows back as soon as they and what is there reach the mark; then a partition that has
@@ -97,6 +98,12 @@ impl Thresholds {
     fn closes(self, load: usize, was_closed: bool) -> bool {
         if was_closed { load > self.resume_at } else { load >= self.pause_at }
     }
+
+    /// Returns the thresholds that hold when the slots would lie idle: half way open already.
+    fn when_idle(self, is_idle: bool) -> Self {
+        let half_way = self.pause_at - (self.pause_at - self.resume_at).div_ceil(2);
+        Self { resume_at: if is_idle { half_way } else { self.resume_at }, ..self }
+    }
 }
 
 /// The gate of all partitions together.
@@ -121,14 +128,13 @@ pub(crate) struct FlowGate {
 impl FlowGate {
     /// Starts open and empty.
     pub(crate) fn new(count: Thresholds, bytes: Thresholds, payloads: Thresholds) -> Self {
-        let resume_at = count.pause_at - (count.pause_at - count.resume_at).div_ceil(2);
         Self {
             count,
             bytes,
             payloads,
             load: Load::default(),
             flow: Flow::Open,
-            crowd: Thresholds { resume_at, ..count },
+            crowd: count.when_idle(true),
             is_crowded: false,
             is_heavy: false,
             is_clogged: false,
@@ -154,10 +160,14 @@ impl FlowGate {
         }
         replace(&mut self.load.expected_bytes, |load| load.expected_bytes);
         self.is_crowded = self.crowd.closes(self.load.working_count, self.is_crowded);
-        self.is_heavy = self.bytes.closes(self.load.working_bytes, self.is_heavy);
-        self.is_clogged = self.payloads.closes(self.load.payloads, self.is_clogged);
+        // What waits for a window would wait for itself.
+        let waiting = self.load.count - self.load.working_count;
+        let is_idle = self.load.active.saturating_sub(waiting) <= self.count.resume_at;
+        let (bytes, payloads) = (self.bytes.when_idle(is_idle), self.payloads.when_idle(is_idle));
+        self.is_heavy = bytes.closes(self.load.working_bytes, self.is_heavy);
+        self.is_clogged = payloads.closes(self.load.payloads, self.is_clogged);
         let in_the_end = self.load.working_bytes.saturating_add(self.load.expected_bytes);
-        self.will_be_heavy = self.bytes.closes(in_the_end, self.will_be_heavy);
+        self.will_be_heavy = bytes.closes(in_the_end, self.will_be_heavy);
         let next = self.next_flow();
         (next != self.flow).then(|| {
             self.flow = next;
@@ -167,11 +177,11 @@ impl FlowGate {
 
     fn next_flow(&self) -> Flow {
         let is_closed = self.flow == Flow::Closed;
-        let would_idle =
-            self.load.active <= self.count.resume_at && self.load.count <= self.crowd.resume_at;
-        let closes = self.count.closes(self.load.count, is_closed && !would_idle)
-            || self.bytes.closes(self.load.bytes, is_closed)
-            || self.payloads.closes(self.load.payloads, is_closed);
+        let is_idle = self.load.active <= self.count.resume_at;
+        let closes = |marks: Thresholds, load| marks.when_idle(is_idle).closes(load, is_closed);
+        let closes = closes(self.count, self.load.count)
+            || closes(self.bytes, self.load.bytes)
+            || closes(self.payloads, self.load.payloads);
         if closes { Flow::Closed } else { Flow::Open }
     }
 
@@ -261,10 +271,11 @@ mod tests {
     fn windows_are_crowded_by_count_until_half_way_and_stop_for_bytes_and_payloads() {
         let mut gate = gate();
         let mut before = Load::default();
-        let mut check = |count, bytes, payloads, expect| {
+        let mut check = |active, count, bytes, payloads, expect| {
             let after = Load {
                 count,
                 working_count: count,
+                active,
                 total: count,
                 bytes,
                 working_bytes: bytes,
@@ -277,16 +288,22 @@ mod tests {
             let is_open = gate.flow() == Flow::Open;
             assert!(!is_open || expect == Admission::Any, "{after:?}");
         };
-        check(9, 999, 29, Admission::Any);
-        check(10, 0, 0, Admission::First);
-        check(8, 0, 0, Admission::First);
-        check(7, 0, 0, Admission::Any);
-        check(10, 1000, 0, Admission::Nothing);
-        check(10, 500, 0, Admission::First);
-        check(0, 501, 0, Admission::Any);
-        check(0, 0, 30, Admission::Nothing);
-        check(0, 0, 16, Admission::Nothing);
-        check(0, 0, 15, Admission::Any);
+        check(5, 9, 999, 29, Admission::Any);
+        check(5, 10, 0, 0, Admission::First);
+        check(5, 8, 0, 0, Admission::First);
+        check(5, 7, 0, 0, Admission::Any);
+        check(5, 10, 1000, 0, Admission::Nothing);
+        check(5, 10, 500, 0, Admission::First);
+        check(5, 0, 501, 0, Admission::Any);
+        check(5, 0, 0, 30, Admission::Nothing);
+        check(5, 0, 0, 16, Admission::Nothing);
+        check(5, 0, 0, 15, Admission::Any);
+        // When slots would lie idle, they do half way.
+        check(5, 0, 1000, 30, Admission::Nothing);
+        check(4, 0, 751, 23, Admission::Nothing);
+        check(4, 0, 750, 23, Admission::Nothing);
+        check(5, 0, 750, 22, Admission::Nothing);
+        check(4, 0, 750, 22, Admission::Any);
     }
 
     /// The marks by their definition: what every assignment keeps is added up anew.
@@ -324,17 +341,20 @@ mod tests {
                     *state = false;
                 }
             };
-            let is_low = total.count <= 4 || total.count <= 7 && total.active <= 4;
+            // Low marks of count, bytes and payloads: while slots have work, and when they would lie idle.
+            let low = |active: usize| if active <= 4 { (7, 750, 22) } else { (4, 500, 15) };
+            let (count, bytes, payloads) = low(total.active);
             if total.count >= 10 || total.bytes >= 1000 || total.payloads >= 30 {
                 self.flow = Flow::Closed;
-            } else if is_low && total.bytes <= 500 && total.payloads <= 15 {
+            } else if total.count <= count && total.bytes <= bytes && total.payloads <= payloads {
                 self.flow = Flow::Open;
             }
+            let (_, bytes, payloads) = low(total.active - (total.count - total.working_count));
             mark(&mut self.is_crowded, total.working_count, 10, 7);
-            mark(&mut self.is_heavy, total.working_bytes, 1000, 500);
-            mark(&mut self.is_clogged, total.payloads, 30, 15);
+            mark(&mut self.is_heavy, total.working_bytes, 1000, bytes);
+            mark(&mut self.is_clogged, total.payloads, 30, payloads);
             let in_the_end = total.working_bytes + total.expected_bytes;
-            mark(&mut self.will_be_heavy, in_the_end, 1000, 500);
+            mark(&mut self.will_be_heavy, in_the_end, 1000, bytes);
         }
 
         fn admission(&self) -> Admission {

@@ -56,8 +56,9 @@ pub const EXECUTOR_FIELDS: &[Field] = &[
         name: "backpressure_low_multiplier",
         kind: Kind::Int { min: 1, max: 1_000_000 },
         default: Some("4"),
-        about: "Polling resumes at `max_executors` times this many. Must be lower than \
-                `backpressure_high_multiplier`.",
+        about: "Polling resumes at `max_executors` times this many; half way down to it when no more \
+                than it is buffered, arranged, or with the executor, and the rest waits for something \
+                else. Must be lower than `backpressure_high_multiplier`.",
     },
     Field {
         name: "max_tasks_per_window",
@@ -79,7 +80,8 @@ pub const EXECUTOR_FIELDS: &[Field] = &[
         kind: Kind::Int { min: 1_048_576, max: MAX },
         default: Some("268435456"),
         about: "No message is polled once messages, inputs of tasks, captured outputs and \
-                undelivered payloads take this many bytes; polling resumes at half of it. Once \
+                undelivered payloads take this many bytes; polling resumes at half of it, or at three \
+                quarters when slots would lie idle, as with `backpressure_low_multiplier`. Once \
                 those of messages in windows alone take as many, no window is formed of what is \
                 buffered either; only what is arranged already may exceed it. Once they and what \
                 tasks are likely to put out, judged by those before them, would take as many, a \
@@ -90,7 +92,8 @@ pub const EXECUTOR_FIELDS: &[Field] = &[
         kind: Kind::Int { min: 1, max: 100_000_000 },
         default: Some("20000"),
         about: "No message is polled and no window is formed once this many payloads are not \
-                delivered; both go on at half of it. What is arranged already may exceed it.",
+                delivered; both go on at half of it, or at three quarters when slots would lie idle. \
+                What is arranged already may exceed it.",
     },
     Field {
         name: "max_open_windows",

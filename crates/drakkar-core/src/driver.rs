@@ -88,7 +88,7 @@ pub(crate) fn spawn_partition(shared: &Arc<Shared>, id: PartitionId, epoch: Epoc
         inbox,
         mail: VecDeque::new(),
         hooks: JoinSet::new(),
-        watch: shared.watch_hooks_of(id, epoch),
+        watch: shared.watch_hooks_of(id),
         hook_calls: Vec::new(),
         outgoing: shared.lanes.iter().map(|_| Vec::new()).collect(),
         load: Load::default(),
@@ -145,7 +145,10 @@ impl Driver {
             self.shared.partitions.keep_broken(self.epoch, self.id.clone());
         }
         // Whatever an observer does now, the partition leaves.
+        let mut notice = self.watch.notice();
+        notice.is_over = true;
         let told = catch_unwind(AssertUnwindSafe(|| self.tell_end(&end)));
+        drop(notice);
         self.shared.partitions.remove(self.epoch);
         let forgotten = catch_unwind(AssertUnwindSafe(|| self.forget_load()));
         if told.is_err() || forgotten.is_err() {
@@ -285,11 +288,13 @@ impl Driver {
             true => Admission::Nothing,
             false => self.shared.admission(),
         });
-        if self.watch.hand_over() {
+        let mut notice = self.watch.notice();
+        if notice.hand_over() {
             self.machine.take_over_stall();
         }
         let effects = self.machine.handle(input, now);
-        self.watch.set_reported(self.machine.is_stalled());
+        notice.is_reported = self.machine.is_stalled();
+        drop(notice);
         let end = self.perform(effects);
         let load = self.machine.load();
         self.shared.change_load(std::mem::replace(&mut self.load, load), load);

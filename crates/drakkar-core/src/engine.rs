@@ -6,13 +6,14 @@
 //! closes; each lane drops what it still has in calls, then its sink closes.
 
 use crate::backpressure::{Load, LoadGauge};
+use crate::call_watch::WatchedCalls;
 use crate::clock::TokioClock;
 use crate::config::{EngineConfig, SendFailurePolicy};
 use crate::delivery::{LaneHandle, LaneMail, LanePolicy, Router, spawn_lane};
 use crate::driver::{COMMIT_GRACE, DrainTicket, Mail, arrived_load, spawn_partition};
 use crate::erased::AnySink;
 use crate::error::{EngineError, EngineErrorKind};
-use crate::hooks::{run_worker_hook, worker_span};
+use crate::hooks::run_worker_hook;
 use crate::partition::{DrainCause, HookPresence, Input};
 use crate::shared::{Partitions, Shared, SharedParts};
 use drakkar_api::{
@@ -114,12 +115,13 @@ impl Engine {
         parts: EngineParts<H>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, EngineError> {
-        let engine = Self::connect_until(parts, clock, std::future::pending()).await?;
+        let engine = Self::connect_until(parts, clock, drop, std::future::pending()).await?;
         Ok(engine.expect("nothing gives it up"))
     }
 
     /// The same, given up when `shutdown` is ready first: what did connect is closed again, and the
-    /// answer is `None`.
+    /// answer is `None`. `known` is given the engine's status before any hook is called, so that
+    /// `on_ready` can be watched, too.
     ///
     /// # Errors
     ///
@@ -127,6 +129,7 @@ impl Engine {
     pub async fn connect_until<H: Handler>(
         parts: EngineParts<H>,
         clock: Arc<dyn Clock>,
+        known: impl FnOnce(EngineStatus),
         shutdown: impl Future<Output = ()>,
     ) -> Result<Option<Self>, EngineError> {
         tokio::pin!(shutdown);
@@ -183,12 +186,12 @@ impl Engine {
             partitions,
         }));
         let engine = Self { shared, polled: Arc::default(), stopped };
-        let span = worker_span(Hook::OnReady, &[]);
+        known(engine.status());
         let ready = Arc::clone(&engine.shared.handler).on_ready(engine.shared.context.clone());
         let ready = tokio::select! {
             // A hook that has returned is heard.
             biased;
-            ready = run_worker_hook(&engine.shared, Hook::OnReady, &span, ready) => Some(ready),
+            ready = run_worker_hook(&engine.shared, Hook::OnReady, Vec::new(), ready) => Some(ready),
             () = &mut shutdown => None,
         };
         match ready {
@@ -393,14 +396,23 @@ impl EngineStatus {
         polled.map(|polled| self.shared.clock.now() - polled)
     }
 
-    /// Looks at the hooks of all partitions, and tells of those that block their thread, as a stall of
-    /// their partition that names hook, window and offset: when one has computed for somewhat longer than
-    /// [`stall_after`](EngineConfig::stall_after) and its partition did not say so by itself.
+    /// Looks at all user code, and tells of what has blocked its thread for somewhat longer than
+    /// [`stall_after`](EngineConfig::stall_after): a hook of a partition as a stall of that which names
+    /// hook, window and offset, if the partition did not say so by itself; a hook of the whole worker
+    /// and a periodic task as [`CallBlocked`](Event::CallBlocked).
     ///
     /// To be called every second or so by a thread outside of the runtime, whose threads may all be
     /// blocked. The facade does. Observers are called on that thread.
     pub fn watch_hooks(&self) {
-        self.shared.look_at_hooks(self.shared.config.stall_after.saturating_add(HOOK_WATCH_MARGIN));
+        let limit = self.shared.config.stall_after.saturating_add(HOOK_WATCH_MARGIN);
+        self.shared.look_at_hooks(limit);
+        self.shared.look_at_calls(limit);
+    }
+
+    /// Returns the list of calls that [`watch_hooks`](Self::watch_hooks) looks at, for
+    /// [`PeriodicTask::run_forever`](crate::PeriodicTask::run_forever).
+    pub fn watched_calls(&self) -> WatchedCalls {
+        self.shared.calls.clone()
     }
 
     /// Returns whether the engine is draining for good.
@@ -498,10 +510,9 @@ fn spawn_revoke_hook(shared: &Arc<Shared>, epochs: &[Epoch]) {
     }
     let call = Arc::clone(shared);
     shared.spawn_worker_hook(async move {
-        let span = worker_span(Hook::OnRevoke, &ids);
-        let future = Arc::clone(&call.handler).on_revoke(ids, call.context.clone());
+        let future = Arc::clone(&call.handler).on_revoke(ids.clone(), call.context.clone());
         // A failure is reported where it is caught; a rebalance goes on regardless.
-        drop(run_worker_hook(&call, Hook::OnRevoke, &span, future).await);
+        drop(run_worker_hook(&call, Hook::OnRevoke, ids, future).await);
     });
 }
 
@@ -545,10 +556,9 @@ impl SourceEvents for Events {
         }
         let shared = Arc::clone(&self.shared);
         self.shared.spawn_worker_hook(async move {
-            let span = worker_span(Hook::OnAssign, &ids);
-            let future = Arc::clone(&shared.handler).on_assign(ids, shared.context.clone());
+            let future = Arc::clone(&shared.handler).on_assign(ids.clone(), shared.context.clone());
             // A failure is reported where it is caught; the partitions are ours regardless.
-            drop(run_worker_hook(&shared, Hook::OnAssign, &span, future).await);
+            drop(run_worker_hook(&shared, Hook::OnAssign, ids, future).await);
         });
     }
 

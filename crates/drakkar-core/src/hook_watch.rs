@@ -4,25 +4,35 @@
 //! runtime all of them: then nobody is left to say that they are stalled. What is written down here
 //! can be looked at by a thread outside of the runtime, see
 //! [`EngineStatus::watch_hooks`](crate::EngineStatus::watch_hooks).
+//!
+//! That thread and the partition both tell whether the partition is stalled. Whoever does holds the
+//! [`Notice`] until it is told, so that observers hear all of it in the order in which it came to be,
+//! and nothing after the end of the assignment.
 
 use crate::pace::Pace;
-use drakkar_api::{Epoch, Hook, Instant, Offset, PartitionId, WindowId};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use drakkar_api::{Hook, Instant, Offset, PartitionId, WindowId};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 /// The hooks of one assignment.
 pub(crate) struct HookWatch {
     pub(crate) partition: PartitionId,
-    pub(crate) epoch: Epoch,
     pub(crate) pace: Pace,
     /// Hooks that compute at the same time. Places are used again, so there are as many as there were
     /// such hooks at once.
     inside: Mutex<Vec<Option<Inside>>>,
-    /// Whether the partition said by itself that it is stalled.
-    is_reported: AtomicBool,
+    notice: Mutex<Notice>,
+}
+
+/// What observers have heard of whether the partition is stalled.
+#[derive(Debug, Default)]
+pub(crate) struct Notice {
+    /// Whether the partition said so by itself: then nobody needs to say it for it.
+    pub(crate) is_reported: bool,
     /// Whether a hook that blocks was told of.
-    is_told: AtomicBool,
+    is_told: bool,
+    /// Whether the assignment is over, so that it has no state to change.
+    pub(crate) is_over: bool,
 }
 
 /// A hook that computes.
@@ -39,6 +49,8 @@ pub(crate) struct Inside {
 pub(crate) enum News {
     /// This one does, for so long.
     Blocked(Inside, Duration),
+    /// The same, of an assignment that is over: the hook still holds a thread.
+    Outlives(Inside, Duration),
     /// The one that was told of does no more.
     WentOn,
 }
@@ -50,14 +62,12 @@ pub(crate) struct Entry<'a> {
 }
 
 impl HookWatch {
-    pub(crate) fn new(partition: PartitionId, epoch: Epoch) -> Self {
+    pub(crate) fn new(partition: PartitionId) -> Self {
         Self {
             partition,
-            epoch,
             pace: Pace::default(),
             inside: Mutex::default(),
-            is_reported: AtomicBool::new(false),
-            is_told: AtomicBool::new(false),
+            notice: Mutex::default(),
         }
     }
 
@@ -73,39 +83,49 @@ impl HookWatch {
         Entry { watch: self, place }
     }
 
-    /// Hears whether the partition has said by itself that it is stalled: then nobody needs to say it
-    /// for it.
-    pub(crate) fn set_reported(&self, is_reported: bool) {
-        self.is_reported.store(is_reported, Ordering::Relaxed);
+    /// Returns what is told of the partition, to be held while something is.
+    pub(crate) fn notice(&self) -> MutexGuard<'_, Notice> {
+        self.notice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether the partition was called stalled for a hook that blocks, and leaves it to the
-    /// partition to say that it goes on.
-    pub(crate) fn hand_over(&self) -> bool {
-        self.is_told.load(Ordering::Relaxed) && self.is_told.swap(false, Ordering::Relaxed)
-    }
-
-    /// Looks for a hook that has computed for `limit` without a pause.
-    pub(crate) fn look(&self, now: Instant, limit: Duration) -> Option<News> {
+    /// Looks for a hook that has computed for `limit` without a pause, and has `tell` say what is new.
+    /// If the partition is about to tell something by itself, there is another time.
+    pub(crate) fn look(&self, now: Instant, limit: Duration, tell: impl FnOnce(News)) {
+        let mut notice = match self.notice.try_lock() {
+            Ok(notice) => notice,
+            Err(TryLockError::Poisoned(notice)) => notice.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
         let oldest = self.lock().iter().flatten().min_by_key(|inside| inside.since).copied();
         let blocked = oldest.filter(|inside| now - inside.since >= limit);
-        let is_reported = self.is_reported.load(Ordering::Relaxed);
-        match (blocked, self.is_told.load(Ordering::Relaxed)) {
-            (Some(inside), false) if !is_reported => {
-                self.is_told.store(true, Ordering::Relaxed);
-                Some(News::Blocked(inside, now - inside.since))
+        let Notice { is_reported, is_told, is_over } = *notice;
+        match blocked {
+            Some(inside) if !is_told && (is_over || !is_reported) => {
+                notice.is_told = true;
+                let news = if is_over { News::Outlives } else { News::Blocked };
+                tell(news(inside, now - inside.since));
             }
-            (None, true) => {
-                self.is_told.store(false, Ordering::Relaxed);
-                // Else the partition will say it.
-                (!is_reported).then_some(News::WentOn)
+            None if is_told => {
+                notice.is_told = false;
+                // Else the partition will say it, or is gone.
+                if !is_reported && !is_over {
+                    tell(News::WentOn);
+                }
             }
-            _ => None,
+            _ => {}
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Option<Inside>>> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Notice {
+    /// Returns whether the partition was called stalled for a hook that blocks, and leaves it to the
+    /// partition to say that it goes on.
+    pub(crate) fn hand_over(&mut self) -> bool {
+        std::mem::take(&mut self.is_told)
     }
 }
 
@@ -139,7 +159,13 @@ mod tests {
     }
 
     fn watch() -> HookWatch {
-        HookWatch::new(PartitionId::new("in", 3), Epoch::new(1))
+        HookWatch::new(PartitionId::new("in", 3))
+    }
+
+    fn look(watch: &HookWatch, seconds: u64) -> Option<News> {
+        let mut told = None;
+        watch.look(at(seconds), LIMIT, |news| told = Some(news));
+        told
     }
 
     fn inside(hook: Hook, since: u64) -> Inside {
@@ -153,40 +179,66 @@ mod tests {
         let hook = inside(Hook::OnTaskComplete, 5);
         let young = watch.enter(inside(Hook::OnError, 10));
         let old = watch.enter(hook);
-        assert_eq!(watch.look(at(64), LIMIT), None);
-        assert_eq!(watch.look(at(65), LIMIT), Some(News::Blocked(hook, LIMIT)));
-        assert_eq!(watch.look(at(66), LIMIT), None, "once is enough");
+        assert_eq!(look(&watch, 64), None);
+        assert_eq!(look(&watch, 65), Some(News::Blocked(hook, LIMIT)));
+        assert_eq!(look(&watch, 66), None, "once is enough");
         drop(old);
-        assert_eq!(watch.look(at(80), LIMIT), None, "the other one blocks as well");
+        assert_eq!(look(&watch, 80), None, "the other one blocks as well");
         drop(young);
-        assert_eq!(watch.look(at(81), LIMIT), Some(News::WentOn));
-        assert_eq!(watch.look(at(82), LIMIT), None);
+        assert_eq!(look(&watch, 81), Some(News::WentOn));
+        assert_eq!(look(&watch, 82), None);
     }
 
     #[test]
     fn what_the_partition_says_by_itself_is_not_said_again() {
         let watch = watch();
         let hook = watch.enter(inside(Hook::Arrange, 0));
-        watch.set_reported(true);
-        assert_eq!(watch.look(at(100), LIMIT), None);
-        watch.set_reported(false);
-        assert!(watch.look(at(100), LIMIT).is_some());
-        watch.set_reported(true);
+        watch.notice().is_reported = true;
+        assert_eq!(look(&watch, 100), None);
+        watch.notice().is_reported = false;
+        assert!(look(&watch, 100).is_some());
+        watch.notice().is_reported = true;
         drop(hook);
-        assert_eq!(watch.look(at(101), LIMIT), None, "it is still stalled");
+        assert_eq!(look(&watch, 101), None, "it is still stalled");
     }
 
     #[test]
     fn a_partition_that_has_its_thread_back_goes_on_by_itself() {
         let watch = watch();
-        assert!(!watch.hand_over());
+        assert!(!watch.notice().hand_over());
         let hook = watch.enter(inside(Hook::OnError, 0));
-        assert!(watch.look(at(60), LIMIT).is_some());
+        assert!(look(&watch, 60).is_some());
         drop(hook);
-        assert!(watch.hand_over());
-        watch.set_reported(true);
-        assert!(!watch.hand_over());
-        assert_eq!(watch.look(at(61), LIMIT), None);
+        assert!(watch.notice().hand_over());
+        watch.notice().is_reported = true;
+        assert!(!watch.notice().hand_over());
+        assert_eq!(look(&watch, 61), None);
+    }
+
+    #[test]
+    fn nothing_is_told_while_the_partition_tells_something() {
+        let watch = watch();
+        let hook = watch.enter(inside(Hook::OnError, 0));
+        let notice = watch.notice();
+        assert_eq!(look(&watch, 60), None);
+        drop(notice);
+        assert!(look(&watch, 61).is_some());
+        drop(hook);
+        let notice = watch.notice();
+        assert_eq!(look(&watch, 62), None);
+        drop(notice);
+        assert_eq!(look(&watch, 63), Some(News::WentOn), "it is not lost");
+    }
+
+    #[test]
+    fn a_hook_that_outlives_its_assignment_changes_nothing_of_that() {
+        let watch = watch();
+        let hook = inside(Hook::OnError, 0);
+        let entry = watch.enter(hook);
+        watch.notice().is_over = true;
+        assert_eq!(look(&watch, 60), Some(News::Outlives(hook, LIMIT)));
+        drop(entry);
+        assert_eq!(look(&watch, 61), None);
     }
 
     #[test]

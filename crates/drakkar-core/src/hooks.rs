@@ -53,7 +53,7 @@ fn span_of(hook: Hook, place: Place<'_>) -> Span {
 }
 
 /// Makes the span of a hook of the whole worker.
-pub(crate) fn worker_span(hook: Hook, partitions: &[PartitionId]) -> Span {
+fn worker_span(hook: Hook, partitions: &[PartitionId]) -> Span {
     let span = span_of(hook, Place::default());
     if !span.is_disabled() && !partitions.is_empty() {
         let numbers: Vec<_> = partitions.iter().map(PartitionId::partition).collect();
@@ -287,10 +287,12 @@ impl<T> Running<T> {
 pub(crate) async fn run_worker_hook(
     shared: &Shared,
     hook: Hook,
-    span: &Span,
+    partitions: Vec<PartitionId>,
     future: BoxFuture<'static, HookResult<()>>,
 ) -> Result<(), HookFailure> {
-    call_hook(shared, hook, Place::default(), span, future).await
+    let span = worker_span(hook, &partitions);
+    let call = call_hook(shared, hook, Place::default(), &span, future);
+    shared.calls.watch(hook.to_string(), partitions, shared.clock.as_ref(), call).await
 }
 
 /// Awaits a hook's future, catching its panic, and emits how long it took and whether it failed.

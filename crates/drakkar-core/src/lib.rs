@@ -17,6 +17,7 @@ mod watermark;
 
 mod ascending;
 mod backpressure;
+mod call_watch;
 mod commit;
 mod delivery;
 mod failure;
@@ -35,6 +36,7 @@ mod inbox;
 mod shared;
 
 pub use backpressure::{Load, LoadGauge, Thresholds};
+pub use call_watch::WatchedCalls;
 pub use clock::TokioClock;
 pub use commit::CommitPolicy;
 pub use config::{

@@ -44,8 +44,8 @@ use crate::retry::Jitter;
 use crate::watermark::{OutOfOrder, Watermark};
 use drain::Drain;
 use drakkar_api::{
-    Credit, Epoch, Event, Handler, Instant, Observer, Offset, PartitionId, RunId, Settlement,
-    SourceError, SourceErrorKind, SourceMessage, WindowId, WrittenHooks,
+    Credit, Epoch, Event, Handler, Instant, Observer, Offset, PartitionId, PendingTasks, RunId,
+    Settlement, SourceError, SourceErrorKind, SourceMessage, WindowId, WrittenHooks,
 };
 use message::MessageState;
 use output::{Group, LetterState, Owner};
@@ -96,6 +96,8 @@ pub(crate) struct Partition {
     /// started, an output was handed to a sink, or a dead letter was written.
     newest_started: Option<Offset>,
     tasks: AscendingMap<TaskKey, Box<TaskState>>,
+    /// The same, as windows are given it.
+    pending: PendingTasks,
     tasks_made: u64,
     task_ids: TaskIds,
     /// Runs that the executor has and that have not started.
@@ -194,6 +196,7 @@ impl Partition {
             messages: AscendingMap::new(),
             newest_started: None,
             tasks: AscendingMap::new(),
+            pending: PendingTasks::default(),
             tasks_made: 0,
             task_ids: TaskIds::default(),
             waiting_runs: 0,

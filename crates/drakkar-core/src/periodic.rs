@@ -1,5 +1,6 @@
 //! Periodic tasks: run, wait, run again; never overlapping.
 
+use crate::call_watch::WatchedCalls;
 use crate::erased::panic_text;
 use crate::hooks::error_text;
 use drakkar_api::{Clock, Event, HookResult, Observer};
@@ -63,12 +64,19 @@ impl PeriodicTask {
         }
     }
 
-    /// Runs the task until it stops itself. One that is not valid is not run at all.
+    /// Runs the task until it stops itself. One that is not valid is not run at all. While a run
+    /// computes it is in `calls`, those of the engine's
+    /// [status](crate::EngineStatus::watched_calls).
     ///
     /// # Cancel safety
     ///
     /// A run that is under way is dropped.
-    pub async fn run_forever(self, observer: Arc<dyn Observer>, clock: Arc<dyn Clock>) {
+    pub async fn run_forever(
+        self,
+        observer: Arc<dyn Observer>,
+        clock: Arc<dyn Clock>,
+        calls: WatchedCalls,
+    ) {
         if let Err(error) = self.validate() {
             tracing::error!(category = "periodic", %error, "periodic_task_refused");
             return;
@@ -76,7 +84,9 @@ impl PeriodicTask {
         loop {
             tokio::time::sleep(self.interval).await;
             let started = clock.now();
-            let result = AssertUnwindSafe(async { (self.run)().await }).catch_unwind().await;
+            let run = AssertUnwindSafe(async { (self.run)().await }).catch_unwind();
+            let name = format!("periodic task {}", self.name);
+            let result = calls.watch(name, Vec::new(), clock.as_ref(), run).await;
             let error = match result {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error_text(&error)),
@@ -98,8 +108,10 @@ impl PeriodicTask {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call_watch::CallNews;
     use crate::clock::TokioClock;
     use drakkar_api::HookError;
+    use drakkar_testkit::ManualClock;
     use std::sync::Mutex;
 
     #[derive(Default)]
@@ -138,9 +150,35 @@ mod tests {
             }),
         };
         let observer: Arc<dyn Observer> = Arc::<Runs>::clone(&runs);
-        let forever = task.run_forever(observer, Arc::new(TokioClock::new()));
+        let forever =
+            task.run_forever(observer, Arc::new(TokioClock::new()), WatchedCalls::default());
         drop(tokio::time::timeout(Duration::from_secs(35), forever).await);
         runs.0.lock().expect("no panic").clone()
+    }
+
+    // Promise: FT-1
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_blocks_is_seen_by_its_name() {
+        let limit = Duration::from_secs(60);
+        let clock = ManualClock::new();
+        let calls = WatchedCalls::default();
+        let found = Arc::new(Mutex::new(Vec::new()));
+        let (blocked, asked, seen) = (clock.clone(), calls.clone(), Arc::clone(&found));
+        let task = PeriodicTask {
+            name: "refresh".to_owned(),
+            interval: INTERVAL,
+            on_error: PeriodicErrorPolicy::Stop,
+            run: Box::new(move || {
+                blocked.advance(limit);
+                *seen.lock().expect("no panic") = asked.look(blocked.now(), limit);
+                panic!("it ends once")
+            }),
+        };
+        task.run_forever(Arc::new(Runs::default()), Arc::new(clock.clone()), calls.clone()).await;
+        let told = found.lock().expect("no panic").clone();
+        let [CallNews::Blocked(call, lasted)] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((call.name.as_str(), *lasted), ("periodic task refresh", limit));
+        assert_eq!(calls.look(clock.now(), limit), [CallNews::WentOn(Arc::clone(call))]);
     }
 
     const INTERVAL: Duration = Duration::from_secs(10);

@@ -2,6 +2,7 @@
 //! parts that the engine was made of.
 
 use crate::backpressure::{Admission, FlowGate, Load, LoadGauge, SharedGate};
+use crate::call_watch::{CallNews, WatchedCalls};
 use crate::config::{EngineConfig, StallResponse};
 use crate::courier::Courier;
 use crate::delivery::{LaneHandle, Router};
@@ -108,10 +109,6 @@ impl Partitions {
         self.lock().values().any(|entry| entry.leaves)
     }
 
-    pub(crate) fn is_assigned(&self, epoch: Epoch) -> bool {
-        self.lock().contains_key(&epoch)
-    }
-
     pub(crate) fn epochs(&self) -> Vec<Epoch> {
         self.lock().keys().copied().collect()
     }
@@ -166,6 +163,8 @@ pub(crate) struct Shared {
     hooks: Mutex<HookPresence>,
     /// Who computes in hooks, for each assignment whose hooks may still run.
     watches: Mutex<Vec<Arc<HookWatch>>>,
+    /// Who computes in user code beside the partitions.
+    pub(crate) calls: WatchedCalls,
     /// The running hooks of the whole worker.
     worker_hooks: Mutex<JoinSet<()>>,
     closing: AtomicBool,
@@ -218,6 +217,7 @@ impl Shared {
             told: Mutex::new(Flow::Open),
             hooks: Mutex::new(parts.hooks),
             watches: Mutex::default(),
+            calls: WatchedCalls::default(),
             worker_hooks: Mutex::default(),
             closing: AtomicBool::new(false),
             stop: Mutex::new(Some(parts.stop)),
@@ -306,8 +306,8 @@ impl Shared {
     }
 
     /// Begins to watch the hooks of an assignment.
-    pub(crate) fn watch_hooks_of(&self, id: PartitionId, epoch: Epoch) -> Arc<HookWatch> {
-        let watch = Arc::new(HookWatch::new(id, epoch));
+    pub(crate) fn watch_hooks_of(&self, id: PartitionId) -> Arc<HookWatch> {
+        let watch = Arc::new(HookWatch::new(id));
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         // Those of which no hook can run any more are held by this list only.
         watches.retain(|watch| Arc::strong_count(watch) > 1);
@@ -320,26 +320,36 @@ impl Shared {
         let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let now = self.clock.now();
         for watch in watches {
-            let Some(news) = watch.look(now, limit) else { continue };
-            let partition = &watch.partition;
-            // An assignment that is over has no state to change; its hook still holds a thread.
-            let is_assigned = self.partitions.is_assigned(watch.epoch);
-            match news {
-                News::Blocked(inside, lasted) => {
-                    let reason = &inside.reason(lasted);
-                    let keeps_ready = self.config.stall_response == StallResponse::Warn;
-                    if is_assigned {
-                        let failed = Event::PartitionFailed { partition, reason, keeps_ready };
-                        self.observer.observe(&failed);
-                    } else {
-                        tracing::error!(category = "handler", %partition, reason, "hook_blocked");
-                    }
-                }
-                News::WentOn if is_assigned => {
-                    self.observer.observe(&Event::PartitionRecovered { partition });
-                }
-                News::WentOn => {}
+            watch.look(now, limit, |news| self.tell_of_hook(&watch.partition, news));
+        }
+    }
+
+    fn tell_of_hook(&self, partition: &PartitionId, news: News) {
+        match news {
+            News::Blocked(inside, lasted) => {
+                let reason = &inside.reason(lasted);
+                let keeps_ready = self.config.stall_response == StallResponse::Warn;
+                let failed = Event::PartitionFailed { partition, reason, keeps_ready };
+                self.observer.observe(&failed);
             }
+            News::Outlives(inside, lasted) => {
+                let reason = inside.reason(lasted);
+                tracing::error!(category = "handler", %partition, reason, "hook_blocked");
+            }
+            News::WentOn => self.observer.observe(&Event::PartitionRecovered { partition }),
+        }
+    }
+
+    /// The same for what is called beside the partitions.
+    pub(crate) fn look_at_calls(&self, limit: Duration) {
+        let keeps_ready = self.config.stall_response == StallResponse::Warn;
+        for news in self.calls.look(self.clock.now(), limit) {
+            self.observer.observe(&match &news {
+                CallNews::Blocked(call, lasted) => {
+                    Event::CallBlocked { call, lasted: *lasted, keeps_ready }
+                }
+                CallNews::WentOn(call) => Event::CallWentOn { call },
+            });
         }
     }
 

@@ -366,7 +366,10 @@ impl<H: Handler> App<H> {
             tracing::info!(category = "lifecycle", "drakkar_shutting_down");
         };
         tokio::pin!(shutdown);
-        let connecting = Engine::connect_until(engine_parts, Arc::clone(&clock), shutdown.as_mut());
+        let mut watchdog = None;
+        let watch = |status| watchdog = Watchdog::start_or_warn(status);
+        let connecting =
+            Engine::connect_until(engine_parts, Arc::clone(&clock), watch, shutdown.as_mut());
         let Some(engine) = connecting.await? else { return Ok(()) };
         load.get_or_init(|| engine.load_gauge());
         let context = engine.context().scoped(ContextScope::default());
@@ -374,16 +377,13 @@ impl<H: Handler> App<H> {
         for make in self.periodic {
             let task = make(Arc::clone(&self.handler), context.clone());
             tracing::info!(category = "periodic", name = task.name, "periodic_task_started");
-            periodic.spawn(task.run_forever(Arc::clone(&observer), Arc::clone(&clock)));
+            let calls = engine.status().watched_calls();
+            periodic.spawn(task.run_forever(Arc::clone(&observer), Arc::clone(&clock), calls));
         }
         let shutdown = async {
             shutdown.await;
             periodic.abort_all();
         };
-        let watchdog = Watchdog::start(engine.status());
-        if let Err(error) = &watchdog {
-            tracing::warn!(category = "lifecycle", %error, "watchdog_not_started");
-        }
         let aligned = align::wait(config, clock.as_ref());
         let result = engine.run(aligned, shutdown).await;
         drop(watchdog);

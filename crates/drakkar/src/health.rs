@@ -1,6 +1,6 @@
 //! Whether the worker lives and is ready, as its surroundings see it.
 
-use drakkar_api::{Clock, Event, Instant, Observer, Offset, PartitionId, SinkId};
+use drakkar_api::{Clock, Event, Instant, Observer, Offset, PartitionId, SinkId, WorkerCall};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +31,8 @@ struct State {
     assigned: usize,
     /// Why, and whether the worker is not ready for that.
     failed: BTreeMap<PartitionId, (String, bool)>,
+    /// Calls of user code that block, by number, and whether the worker is not ready for that.
+    blocked: BTreeMap<u64, (WorkerCall, bool)>,
     /// Dead letters that cannot be written at present, by partition and offset.
     held: BTreeMap<PartitionId, BTreeMap<Offset, String>>,
 }
@@ -196,6 +198,10 @@ impl Health {
             let (name, state) = (format!("partition_{partition}"), format!("failed: {why}"));
             Check { name, state, is_ok: false, is_required: *is_required }
         }));
+        checks.extend(state.blocked.values().map(|(call, is_required)| {
+            let (name, state) = (call.name.replace(' ', "_"), blocked_state(call));
+            Check { name, state, is_ok: false, is_required: *is_required }
+        }));
         checks.extend(state.held.iter().filter_map(|(partition, letters)| {
             // The oldest one is what holds the partition.
             let (offset, why) = letters.first_key_value()?;
@@ -207,6 +213,14 @@ impl Health {
             Some(Check::required(format!("partition_{partition}"), state, false))
         }));
         checks
+    }
+}
+
+fn blocked_state(call: &WorkerCall) -> String {
+    let partitions: Vec<_> = call.partitions.iter().map(ToString::to_string).collect();
+    match &partitions[..] {
+        [] => "blocked".to_owned(),
+        all => format!("blocked: for {}", all.join(" ")),
     }
 }
 
@@ -228,6 +242,12 @@ impl Observer for Health {
             }
             Event::PartitionRecovered { partition } => {
                 self.lock().failed.remove(*partition);
+            }
+            Event::CallBlocked { call, keeps_ready, .. } => {
+                self.lock().blocked.insert(call.number, ((*call).clone(), !keeps_ready));
+            }
+            Event::CallWentOn { call } => {
+                self.lock().blocked.remove(&call.number);
             }
             Event::DeadLetterFailed { partition, offset, error, dropped: false } => {
                 let mut state = self.lock();
@@ -257,6 +277,38 @@ mod tests {
     use super::*;
     use drakkar_api::{SinkError, SinkErrorKind};
     use drakkar_testkit::TokioClock;
+
+    // Promise: FT-1
+    #[test]
+    fn a_call_that_blocks_shows_until_it_goes_on() {
+        let clock = Arc::new(TokioClock::new());
+        let health = Health::new(clock, Duration::from_secs(30), Box::new(|| true));
+        health.observe(&Event::Polled);
+        let call = |number, name: &str, partitions| WorkerCall {
+            number,
+            name: name.to_owned(),
+            partitions,
+        };
+        let both = vec![PartitionId::new("in", 3), PartitionId::new("in", 4)];
+        let calls = [
+            call(1, "on_assign", both.clone()),
+            call(2, "on_assign", both),
+            call(3, "periodic task refresh", Vec::new()),
+        ];
+        let lasted = Duration::from_secs(60);
+        for call in &calls {
+            health.observe(&Event::CallBlocked { call, lasted, keeps_ready: false });
+        }
+        let [on_assign, refresh] =
+            ["on_assign_blocked: for in:3 in:4", "periodic_task_refresh_blocked"];
+        assert_eq!(health.reasons(), [on_assign, on_assign, refresh]);
+        health.observe(&Event::CallWentOn { call: &calls[0] });
+        assert_eq!(health.reasons(), [on_assign, refresh]);
+        health.observe(&Event::CallWentOn { call: &calls[1] });
+        health.observe(&Event::CallBlocked { call: &calls[2], lasted, keeps_ready: true });
+        assert_eq!(health.reasons(), Vec::<String>::new(), "it is only told");
+        assert!(health.checks().iter().any(|check| check.name == "periodic_task_refresh"));
+    }
 
     // Promise: DL-4, FT-1
     #[test]

@@ -16,7 +16,16 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    pub(crate) fn start(status: EngineStatus) -> io::Result<Self> {
+    /// Starts the thread, or says in the log that there is none.
+    pub(crate) fn start_or_warn(status: EngineStatus) -> Option<Self> {
+        Self::start(status)
+            .inspect_err(|error| {
+                tracing::warn!(category = "lifecycle", %error, "watchdog_not_started");
+            })
+            .ok()
+    }
+
+    fn start(status: EngineStatus) -> io::Result<Self> {
         let (alive, owner) = sync_channel(0);
         let watch = move || watch(&status, &owner);
         thread::Builder::new().name("drakkar-watchdog".to_owned()).spawn(watch)?;

@@ -6,7 +6,7 @@ use super::window::WindowPhase;
 use super::{HookFailure, Partition, Timer};
 use crate::config::ParsePolicy;
 use crate::erased::AnyMessage;
-use drakkar_api::{Event, Hook, Offset, PendingTasks, Priority, Task, WindowId};
+use drakkar_api::{Event, Hook, Offset, Priority, Task, WindowId};
 use std::sync::Arc;
 
 /// Tasks and their priorities, each task made once and not moved again.
@@ -22,9 +22,7 @@ impl Partition {
         let call = ArrangeCall {
             window: id,
             messages: messages.map(|m| (Arc::clone(&m.source), m.typed.clone())).collect(),
-            pending: PendingTasks::new(
-                self.tasks.values().map(|state| Arc::clone(&state.task)).collect(),
-            ),
+            pending: self.pending.clone(),
         };
         self.effects.push(Effect::Arrange(call));
     }

@@ -19,7 +19,7 @@ use super::Partition;
 use super::effect::{DrainCause, Effect, HookAnswer};
 use super::task::{TaskKey, TaskPhase, TaskState};
 use super::window::WindowPhase;
-use drakkar_api::{Event, Offset, RunId, Settlement};
+use drakkar_api::{Event, Offset, PendingTasks, RunId, Settlement};
 
 /// How far the end of an assignment has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,26 +144,11 @@ impl Partition {
         if cfg!(drakkar_fault = "drain_waits_for_unstarted") {
             return self.messages.keys().next_back().copied();
         }
-        let mut frontier = self.newest_started?;
-        loop {
-            let mut next = frontier;
-            if !self.hooks.window_missing {
-                let windows = self.windows.values().filter_map(|window| {
-                    let first = *window.messages.first()?;
-                    (first <= frontier).then(|| *window.messages.last().expect("has a first"))
-                });
-                next = windows.max().map_or(next, |last| last.max(next));
-            }
-            let tasks = self.tasks.values().filter_map(|task| {
-                let first = *task.offsets.first()?;
-                (first <= frontier).then(|| *task.offsets.last().expect("has a first"))
-            });
-            next = tasks.max().map_or(next, |last| last.max(next));
-            if next == frontier {
-                return Some(frontier);
-            }
-            frontier = next;
-        }
+        let tasks = self.tasks.values().map(|task| &task.offsets[..]);
+        let windows = self.windows.values().map(|window| &window.messages[..]);
+        let held_together = windows.filter(|_| !self.hooks.window_missing).chain(tasks);
+        let spans = held_together.filter_map(|offsets| Some((*offsets.first()?, *offsets.last()?)));
+        Some(reach(self.newest_started?, spans))
     }
 
     fn withdraw_beyond(&mut self, frontier: Option<Offset>) {
@@ -311,6 +296,7 @@ impl Partition {
         self.arranging = None;
         self.messages.clear();
         self.tasks.clear();
+        self.pending = PendingTasks::default();
         self.sets.clear();
         self.groups.clear();
         self.letters.clear();
@@ -341,5 +327,84 @@ impl Partition {
         self.abandon();
         self.drain = Drain::Over;
         self.effects.push(Effect::Over { clean });
+    }
+}
+
+/// Returns how far one gets from `start` on by spans, each of which leads from its first place or any
+/// later one to its last.
+fn reach<T: Ord + Copy>(start: T, spans: impl Iterator<Item = (T, T)>) -> T {
+    let mut ahead: Vec<_> = spans.filter(|(_, last)| *last > start).collect();
+    ahead.sort_unstable_by_key(|(first, _)| *first);
+    let mut reached = start;
+    for (first, last) in ahead {
+        if first > reached {
+            break;
+        }
+        reached = reached.max(last);
+    }
+    reached
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reach;
+    use proptest::prelude::*;
+    use std::cell::Cell;
+    use std::cmp::Ordering;
+
+    /// A place that counts how often places are compared.
+    #[derive(Clone, Copy)]
+    struct Counted<'a>(u32, &'a Cell<u32>);
+
+    impl Ord for Counted<'_> {
+        fn cmp(&self, other: &Self) -> Ordering {
+            self.1.set(self.1.get() + 1);
+            assert!(self.1.get() <= 40 * LENGTH, "too many comparisons");
+            self.0.cmp(&other.0)
+        }
+    }
+
+    impl PartialOrd for Counted<'_> {
+        fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+
+    impl PartialEq for Counted<'_> {
+        fn eq(&self, other: &Self) -> bool {
+            self.cmp(other).is_eq()
+        }
+    }
+
+    impl Eq for Counted<'_> {}
+
+    const LENGTH: u32 = 100_000;
+
+    #[test]
+    fn a_long_chain_is_followed_in_few_steps() {
+        let compared = Cell::new(0);
+        let at = |place| Counted(place, &compared);
+        // All of them, in no order.
+        let links = (0..LENGTH).map(|index| index * 7919 % LENGTH);
+        let spans = links.map(|link| (at(link), at(link + 1)));
+        assert_eq!(reach(at(0), spans).0, LENGTH);
+    }
+
+    proptest! {
+        // Promise: RB-1
+        #[test]
+        fn agrees_with_one_link_after_the_other(
+            start in 0_u8..40,
+            spans in prop::collection::vec((0_u8..40, 0_u8..6), 0..30),
+        ) {
+            let spans: Vec<_> = spans.into_iter().map(|(first, more)| (first, first + more)).collect();
+            let mut expect = start;
+            while let Some((_, last)) =
+                spans.iter().find(|(first, last)| *first <= expect && *last > expect)
+            {
+                expect = *last;
+            }
+            prop_assert_eq!(reach(start, spans.into_iter()), expect);
+        }
     }
 }

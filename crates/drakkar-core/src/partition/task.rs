@@ -148,6 +148,7 @@ impl Partition {
             output: None,
             output_bytes: 0,
         };
+        self.pending.insert(key, Arc::clone(&state.task));
         self.tasks.insert(key, Box::new(state));
         key
     }
@@ -430,6 +431,8 @@ impl Partition {
     /// The task needs nothing more.
     pub(super) fn settle_task(&mut self, key: TaskKey, end: TaskEnd) {
         let state = self.tasks.remove(&key).expect("a task is settled once");
+        let was_pending = self.pending.remove(key);
+        debug_assert!(was_pending, "a task pends until it is settled");
         self.held_bytes -= state.input_bytes + state.output_bytes;
         self.tasks_with_output -= usize::from(state.output.is_some());
         let keep = !self.hooks.window_missing && end != TaskEnd::Replaced;

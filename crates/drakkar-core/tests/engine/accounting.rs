@@ -1,9 +1,9 @@
 //! What groups and windows count: successes, failures, replaced tasks, and messages without tasks.
 
-use crate::world::{SECOND, Setup, World, input, record};
+use crate::world::{ROOMY, SECOND, Setup, World, input, record};
 use drakkar_api::{
-    ErrorAction, Hook, HookResult, Message, Offset, Outputs, Precomputed, RawInput, Task,
-    TaskFailure, Window,
+    ErrorAction, Hook, HookResult, Message, Offset, Outputs, PendingTasks, Precomputed, RawInput,
+    Task, TaskFailure, Window,
 };
 use drakkar_testkit::{FakeRun, TestHandler};
 use std::sync::{Arc, Mutex};
@@ -326,5 +326,33 @@ async fn a_task_may_name_messages_of_an_earlier_window() {
     lines.sort_unstable();
     let expect = ["message 0 2/2/0/0", "message 1 1/1/0/0", "window 0: first", "window 1: second"];
     assert_eq!(lines, expect);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_pends_is_not_copied_for_each_window_and_does_not_change_under_it() {
+    let kept = Arc::<Mutex<Vec<PendingTasks>>>::default();
+    let keep = Arc::clone(&kept);
+    let handler = TestHandler::new().with_arrange(move |window, _| {
+        keep.lock().expect("no panic").push(window.pending().clone());
+        Ok(window.messages().map(Task::for_message).collect())
+    });
+    let setup = Setup::new(handler).tasks(1000, |_, _| FakeRun::exit(0).lasting(SECOND));
+    let setup = setup.config(|config| {
+        config.window_size = 100;
+        config.load_count = ROOMY;
+    });
+    let world = setup.start(&["x"; 1000]).await;
+    world.until_run(1000).await;
+    let kept_before = kept.lock().expect("no panic").clone();
+    let first = Arc::downgrade(kept_before[9].iter().next().expect("900 tasks"));
+    world.until_done().await;
+    let kept = std::mem::take(&mut *kept.lock().expect("no panic"));
+    let sizes: Vec<_> = kept.iter().map(|pending| pending.iter().count()).collect();
+    assert_eq!(sizes, (0..10).map(|window| window * 100).collect::<Vec<_>>());
+    drop(kept_before);
+    // What the engine itself had is gone, so these are of the ten windows.
+    let holders = first.strong_count();
+    assert!((1..5).contains(&holders), "{holders} lists hold the first task");
     world.finish().await;
 }

@@ -620,9 +620,8 @@ async fn a_hook_that_blocks_its_partition_is_named_by_another_thread() {
         look();
         Ok(Outputs::new())
     });
-    let setup = Setup { clock: Arc::new(clock), ..Setup::new(handler) };
+    let setup = Setup { clock: Arc::new(clock), status, ..Setup::new(handler) };
     let world = setup.config(|config| config.stall_after = SECOND * 60).start(&[]).await;
-    status.set(world.status.clone()).expect("once");
     world.produce(0, &["a"]);
     world.until_seen("PartitionFailed", 1).await;
     let failed = world.seen.named("PartitionFailed");

@@ -7,6 +7,7 @@ mod accounting;
 mod answers;
 mod arrange;
 mod backpressure;
+mod blocked;
 mod chaos;
 mod commits;
 mod delivery;

@@ -1,21 +1,25 @@
 //! Work that waits for something else than a slot leaves the slots to others.
 
-use crate::world::{MILLISECOND, SECOND, Setup, input, partition};
-use drakkar_api::{Context, Handler, HookResult, Outputs, RawInput, Task, TaskOutput, Window};
+use crate::world::{MILLISECOND, SECOND, Setup, input, partition, record};
+use drakkar_api::{
+    Context, DeliveryAction, DeliveryFailure, Handler, HookResult, KafkaRecord, Outputs, RawInput,
+    Task, TaskOutput, Window,
+};
 use drakkar_core::{Backoff, Thresholds};
-use drakkar_testkit::FakeRun;
+use drakkar_testkit::{Answer, FakeRun, Offer, Reaction};
 
 /// `on_task_complete` does not answer in partition 0.
 struct HangingHook {
-    /// The size of its tasks' inputs there.
-    bytes: usize,
+    /// The sizes of tasks' inputs there and elsewhere.
+    bytes: [usize; 2],
 }
 
 impl Handler for HangingHook {
     type Input = RawInput;
 
     async fn arrange(&self, window: &Window<RawInput>, _cx: &Context) -> HookResult<Vec<Task>> {
-        let bytes = if window.partition() == &partition(0) { self.bytes } else { 0 };
+        let [there, elsewhere] = self.bytes;
+        let bytes = if window.partition() == &partition(0) { there } else { elsewhere };
         let stdin = || vec![b'i'; bytes];
         Ok(window.messages().map(|message| Task::for_message(message).stdin(stdin())).collect())
     }
@@ -31,7 +35,7 @@ impl Handler for HangingHook {
 // Promise: FT-3
 #[tokio::test(start_paused = true)]
 async fn hooks_that_hang_in_one_partition_do_not_stop_the_others() {
-    let setup = Setup::of(HangingHook { bytes: 0 })
+    let setup = Setup::of(HangingHook { bytes: [0, 0] })
         .tasks(8, |_, _| FakeRun::exit(0).lasting(SECOND))
         .config(|config| {
             config.window_size = 10;
@@ -69,10 +73,79 @@ async fn retries_that_wait_for_an_hour_do_not_stop_everything_else() {
     assert_eq!(world.committed(1), Some(2000), "{:?}", world.status.load());
 }
 
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn bytes_that_hooks_hold_for_ever_do_not_stop_everything_else() {
+    let setup = Setup::of(HangingHook { bytes: [600, 600] })
+        .tasks(8, |_, _| FakeRun::exit(0).lasting(MILLISECOND * 100))
+        .config(|config| {
+            config.window_size = 10;
+            config.load_bytes = Thresholds { pause_at: 10_000, resume_at: 5_000 };
+        });
+    let world = setup.start(&["x"; 10]).await;
+    tokio::time::sleep(SECOND * 10).await;
+    world.produce(1, &["x"; 2000]);
+    world.source.assign(&[partition(1)]);
+    world.until("the flow was closed", |world| world.seen.count("Backpressure") > 0).await;
+    tokio::time::sleep(SECOND * 280).await;
+    assert_eq!(world.committed(1), Some(2000), "{:?}", world.status.load());
+}
+
+/// Its payloads of partition 0 are rejected, and it does not say what is to become of them.
+struct HangingDelivery;
+
+impl Handler for HangingDelivery {
+    type Input = RawInput;
+
+    async fn arrange(&self, window: &Window<RawInput>, _cx: &Context) -> HookResult<Vec<Task>> {
+        Ok(window.messages().map(Task::for_message).collect())
+    }
+
+    async fn on_task_complete(&self, _done: &TaskOutput, cx: &Context) -> HookResult<Outputs> {
+        let hangs = cx.partition() == Some(&partition(0));
+        Ok(Outputs::new().with(record(if hangs { "hangs" } else { "goes" })))
+    }
+
+    async fn on_delivery_error(
+        &self,
+        _failure: &DeliveryFailure,
+        _cx: &Context,
+    ) -> HookResult<DeliveryAction> {
+        std::future::pending().await
+    }
+}
+
+// Promise: FT-3
+#[tokio::test(start_paused = true)]
+async fn payloads_that_are_never_settled_do_not_stop_everything_else() {
+    let answer = |offer: &Offer<KafkaRecord>| match offer.payload.value.as_deref() {
+        Some(b"hangs") => Answer::rejected(),
+        _ => Answer::Confirm,
+    };
+    let setup = Setup::of(HangingDelivery)
+        .tasks(8, |_, _| FakeRun::exit(0).lasting(MILLISECOND * 100))
+        .sink(|sink| {
+            sink.react_with(move |offers| {
+                Reaction::answers(offers.iter().map(answer)).taking(MILLISECOND * 10)
+            })
+        })
+        .config(|config| {
+            config.window_size = 10;
+            config.load_payloads = Thresholds { pause_at: 10, resume_at: 5 };
+        });
+    let world = setup.start(&["x"; 6]).await;
+    tokio::time::sleep(SECOND * 10).await;
+    world.produce(1, &["x"; 2000]);
+    world.source.assign(&[partition(1)]);
+    world.until("the flow was closed", |world| world.seen.count("Backpressure") > 0).await;
+    tokio::time::sleep(SECOND * 280).await;
+    assert_eq!(world.committed(1), Some(2000), "{:?}", world.status.load());
+}
+
 // Promise: FT-1
 #[tokio::test(start_paused = true)]
 async fn a_partition_that_the_others_leave_no_room_is_named() {
-    let setup = Setup::of(HangingHook { bytes: 3000 })
+    let setup = Setup::of(HangingHook { bytes: [3000, 0] })
         .tasks(8, |_, _| FakeRun::exit(0).lasting(MILLISECOND))
         .config(|config| {
             config.window_size = 4;

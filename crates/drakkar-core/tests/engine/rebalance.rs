@@ -2,12 +2,14 @@
 
 use crate::world::{BlockedClock, MILLISECOND, SECOND, Setup, World, input, partition, record};
 use drakkar_api::{
-    BatchLimits, ErrorAction, Hook, Message, Offset, Outputs, Precomputed, RawInput, Settlement,
-    Task, TaskOutcome,
+    BatchLimits, Context, ErrorAction, Handler, Hook, HookResult, Message, Offset, Outputs,
+    PartitionId, Precomputed, RawInput, Settlement, Task, TaskOutcome, TaskOutput, Window,
 };
 use drakkar_testkit::{CommitAnswer, FakeRun, Reaction, ScriptedSource, TestHandler};
+use futures_util::FutureExt as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// Tasks that take as many seconds as their input says.
@@ -405,6 +407,58 @@ async fn what_a_hook_answers_after_it_blocked_is_nothing_if_the_partition_was_lo
     world.source.assign(&[partition(0)]);
     world.until_done().await;
     assert_eq!(world.sent(), ["late"]);
+    world.finish().await;
+}
+
+/// A handler that has its partition revoked while `on_task_complete` blocks, so that the answer of that
+/// comes right behind the drain, and whose `on_revoke` then blocks until the deadline has passed.
+struct Late {
+    clock: BlockedClock,
+    source: Arc<Mutex<Option<ScriptedSource>>>,
+    revoke: Arc<Mutex<Option<JoinHandle<bool>>>>,
+}
+
+impl Handler for Late {
+    type Input = RawInput;
+
+    async fn arrange(&self, window: &Window<RawInput>, _: &Context) -> HookResult<Vec<Task>> {
+        Ok(window.messages().map(Task::for_message).collect())
+    }
+
+    async fn on_task_complete(&self, _: &TaskOutput, _: &Context) -> HookResult<Outputs> {
+        if let Some(source) = self.source.lock().expect("no panic").take() {
+            let mut revoke = Box::pin(async move { source.revoke(&[partition(0)]).await });
+            // The source is told before the answer is on its way.
+            assert_eq!(revoke.as_mut().now_or_never(), None);
+            *self.revoke.lock().expect("no panic") = Some(tokio::spawn(revoke));
+            self.clock.block(SECOND);
+        }
+        Ok(Outputs::new())
+    }
+
+    async fn on_revoke(&self, _: &[PartitionId], _: &Context) -> HookResult<()> {
+        self.clock.block(SECOND * 60);
+        Ok(())
+    }
+}
+
+// Promise: RB-1
+#[tokio::test(start_paused = true)]
+async fn what_a_hook_answers_is_nothing_if_the_deadline_passed_before_the_drain_was_heard_of() {
+    let clock = BlockedClock::default();
+    let (source, revoke) = (Arc::default(), Arc::default());
+    let handler =
+        Late { clock: clock.clone(), source: Arc::clone(&source), revoke: Arc::clone(&revoke) };
+    let setup = Setup { clock: Arc::new(clock), ..Setup::of(handler) };
+    *source.lock().expect("no panic") = Some(setup.source.clone());
+    let world = setup.config(|config| config.drain_timeout = SECOND * 30).start(&["a"]).await;
+    world.until_seen("Revoked", 1).await;
+    let asked = revoke.lock().expect("no panic").take().expect("the hook was called");
+    assert!(asked.await.expect("no panic"), "the source did not wait in vain");
+    assert_eq!(revoked(&world), "false, given_back: 0");
+    assert_eq!((world.ends(), world.committed(0)), (Vec::new(), None), "it was given up before");
+    world.source.assign(&[partition(0)]);
+    world.until_done().await;
     world.finish().await;
 }
 

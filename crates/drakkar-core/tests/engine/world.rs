@@ -13,7 +13,7 @@ use drakkar_testkit::{
 };
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -62,6 +62,8 @@ pub(crate) struct Setup<H> {
     /// Who watches instead of `seen`.
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Holds the engine's status as soon as there is one, before any hook.
+    pub(crate) status: Arc<OnceLock<EngineStatus>>,
 }
 
 /// A clock that follows tokio's paused time, and that a hook can move while it blocks its thread.
@@ -114,6 +116,7 @@ impl<H: Handler> Setup<H> {
             seen: RecordingObserver::new(),
             observer: None,
             clock: Arc::new(TokioClock::new()),
+            status: Arc::default(),
         }
     }
 
@@ -166,7 +169,10 @@ impl<H: Handler> Setup<H> {
             clients: Clients::new(),
             config: self.config,
         };
-        let engine = Engine::connect_with_clock(parts, self.clock).await?;
+        let known = |status| assert!(self.status.set(status).is_ok(), "one engine for a setup");
+        let never = std::future::pending();
+        let connecting = Engine::connect_until(parts, self.clock, known, never);
+        let engine = connecting.await?.expect("nothing gives it up");
         let status = engine.status();
         let (shutdown, asked) = oneshot::channel();
         let engine = tokio::spawn(engine.run(std::future::ready(()), async {

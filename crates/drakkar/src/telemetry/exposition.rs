@@ -133,6 +133,12 @@ impl Exposition {
             .map(|(partition, lag)| (of_partition(partition.partition()), number(lag)))
             .collect();
         put(names::CONSUMER_LAG, &lags);
+        let blocked: Vec<_> = (observer.blocked.snapshot().into_iter())
+            .map(|((call, partition), count)| {
+                (labels(&[("call", &call), ("partition", &partition)]), number(count))
+            })
+            .collect();
+        put(names::BLOCKED_CALLS, &blocked);
         let partitions = observer.partitions.snapshot();
         let mut put_all = |name, value: fn(&super::partitions::PartitionSeries) -> &AtomicU64| {
             let samples: Vec<_> = partitions

@@ -103,6 +103,7 @@ pub(super) const COMMITTED: &str = "drakkar_offsets_committed_total";
 pub(super) const QUEUE_SIZE: &str = "drakkar_partition_queue_size";
 pub(super) const OFFSET_LAG: &str = "drakkar_offset_lag";
 pub(super) const STALLED: &str = "drakkar_partition_stalled";
+pub(super) const BLOCKED_CALLS: &str = "drakkar_blocked_calls";
 pub(super) const CONSUMER_LAG: &str = "drakkar_consumer_lag";
 pub(super) const KAFKA_CONNECTED: &str = "drakkar_kafka_connected";
 pub(super) const TOTAL_QUEUED: &str = "drakkar_total_queued";
@@ -199,6 +200,14 @@ pub(super) const FAMILIES: &[Family] = &[
         &["partition"],
         Page,
         "1 while the partition is stalled or has failed; the log names what it waits for.",
+    ),
+    family(
+        BLOCKED_CALLS,
+        Gauge,
+        &["call", "partition"],
+        Page,
+        "Calls that block their thread: `on_ready`, `on_assign` and `on_revoke`, these two by partition, \
+         and periodic tasks by their names. Only while there are some.",
     ),
     family(
         CONSUMER_LAG,

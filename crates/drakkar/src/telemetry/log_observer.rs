@@ -366,6 +366,23 @@ impl LogObserver {
                     }
                 }
             }
+            Event::CallBlocked { call, lasted, .. } => {
+                let partitions = numbers(&call.partitions);
+                let seconds = lasted.as_secs_f64();
+                line!(
+                    self,
+                    ERROR,
+                    "handler",
+                    "hook_blocked",
+                    hook = call.name,
+                    partitions,
+                    seconds
+                );
+            }
+            Event::CallWentOn { call } => {
+                let partitions = numbers(&call.partitions);
+                line!(self, INFO, "handler", "hook_went_on", hook = call.name, partitions);
+            }
             Event::Arranged { partition, window, messages, tasks } => {
                 line!(
                     self,
@@ -527,6 +544,8 @@ impl Observer for LogObserver {
             | Event::Arranged { .. }
             | Event::MessageFinished { .. }
             | Event::WindowFinished { .. }
+            | Event::CallBlocked { .. }
+            | Event::CallWentOn { .. }
             | Event::PeriodicRun { .. } => self.tell_handler(event),
             Event::SinkConnected { .. }
             | Event::Delivered { .. }
@@ -544,4 +563,10 @@ impl Observer for LogObserver {
             _ => self.tell_partition(event),
         }
     }
+}
+
+/// Writes the numbers of partitions with blanks between them.
+fn numbers(partitions: &[PartitionId]) -> String {
+    let numbers: Vec<_> = partitions.iter().map(|id| id.partition().to_string()).collect();
+    numbers.join(" ")
 }

@@ -1,5 +1,6 @@
 //! Counts events.
 
+use super::blocked::BlockedCalls;
 use super::families::{self as names, Home};
 use super::partitions::Partitions;
 use drakkar_api::{
@@ -44,6 +45,7 @@ pub(crate) struct MetricsObserver {
     pub(super) gauges: Gauges,
     clock: Arc<dyn Clock>,
     pub(super) partitions: Partitions,
+    pub(super) blocked: BlockedCalls,
     pub(super) idle: Mutex<Idle>,
     closed: AtomicBool,
     handles: Handles,
@@ -74,6 +76,7 @@ impl MetricsObserver {
             gauges,
             clock,
             partitions: Partitions::default(),
+            blocked: BlockedCalls::default(),
             idle: Mutex::default(),
             closed: AtomicBool::new(false),
             handles: Handles::new(),
@@ -249,6 +252,8 @@ impl Observer for MetricsObserver {
             Event::PartitionRecovered { partition } => {
                 self.partitions.update(partition.partition(), |it| it.stalled.store(0, Relaxed));
             }
+            Event::CallBlocked { call, .. } => self.blocked.begin(call),
+            Event::CallWentOn { call } => self.blocked.end(call.number),
             Event::PeriodicRun { name, duration, error } => {
                 let status = if error.is_some() { "error" } else { "ok" };
                 counter(names::PERIODIC_RUNS, &[("name", name), ("status", status)]).increment(1);

@@ -3,6 +3,7 @@
 //! [`MetricsObserver`] counts, [`LogObserver`] tells. Neither waits for anything: counting is a few
 //! atomic operations, and log lines go through a bounded queue.
 
+mod blocked;
 mod exposition;
 mod families;
 mod limiter;

@@ -45,11 +45,13 @@ impl Partitions {
         entry.series = Arc::default();
     }
 
-    /// Removes the series, unless another assignment of the partition has begun.
+    /// Removes the series, unless another assignment of the partition has begun: then it is not known to
+    /// be stalled, as only the last one may have been.
     pub(super) fn end(&self, partition: i32) {
         let mut assigned = self.assigned.write().unwrap_or_else(PoisonError::into_inner);
         let Entry::Occupied(mut entry) = assigned.entry(partition) else { return };
         entry.get_mut().assignments -= 1;
+        entry.get().series.stalled.store(0, Relaxed);
         if entry.get().assignments == 0 {
             entry.remove();
         }

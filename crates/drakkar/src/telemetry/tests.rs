@@ -10,7 +10,7 @@ use drakkar_api::{
     Captured, Clock, CommitOffset, DecodeError, Event, Execution, Hook, Instant, MessageEnd,
     Observer, Offset, PartitionId, Precomputed, ResourceUsage, Settlement, SinkError,
     SinkErrorKind, SinkId, SinkKind, Slots, SourceError, SourceErrorKind, SpawnErrorKind, Task,
-    TaskOutcome, TaskPath, Timestamp, WindowId,
+    TaskOutcome, TaskPath, Timestamp, WindowId, WorkerCall,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -176,6 +176,22 @@ fn emit_all(observe: &dyn Fn(&Event<'_>)) {
     observe(&Event::Backpressure { active: true, load: 128 });
     observe(&Event::SourceTrouble { error: trouble });
     observe(&Event::PartitionFailed { partition, reason: "arrange panics", keeps_ready: false });
+    let call = |number, name: &str, partitions: &[&PartitionId]| WorkerCall {
+        number,
+        name: name.to_owned(),
+        partitions: partitions.iter().copied().cloned().collect(),
+    };
+    let other = &PartitionId::new("in", 5);
+    let (keeps_ready, lasted) = (false, SECOND);
+    for call in &[
+        call(1, "on_assign", &[partition, other]),
+        call(2, "on_assign", &[other]),
+        call(3, "on_revoke", &[other]),
+        call(4, "periodic task refresh", &[]),
+    ] {
+        observe(&Event::CallBlocked { call, lasted, keeps_ready });
+    }
+    observe(&Event::CallWentOn { call: &call(3, "on_revoke", &[other]) });
     observe(&Event::PeriodicRun { name: "refresh", duration: SECOND, error: None });
     observe(&Event::PeriodicRun { name: "refresh", duration: SECOND, error: Some("boom") });
     observe(&Event::Rebalance { kind: "revoke", partitions: 1, assigned: 1 });
@@ -194,6 +210,9 @@ fn every_event_is_counted() {
         "drakkar_partition_queue_size{partition=\"3\"} 2",
         "drakkar_offset_lag{partition=\"3\"} 5",
         "drakkar_partition_stalled{partition=\"3\"} 1",
+        "drakkar_blocked_calls{call=\"on_assign\",partition=\"3\"} 1",
+        "drakkar_blocked_calls{call=\"on_assign\",partition=\"5\"} 2",
+        "drakkar_blocked_calls{call=\"periodic task refresh\",partition=\"\"} 1",
         "drakkar_consumer_lag{partition=\"6\"} 40",
         "drakkar_consumer_lag{partition=\"5\"} 0",
         "drakkar_kafka_connected 1",
@@ -469,6 +488,18 @@ fn a_partition_that_goes_on_is_stalled_no_more() {
 }
 
 #[test]
+fn a_partition_is_not_stalled_because_its_last_assignment_was() {
+    let world = World::new();
+    let partition = &PartitionId::new("in", 3);
+    world.observe(&Event::Assigned { partition });
+    world.observe(&Event::Assigned { partition });
+    // The one before is not heard of as lost yet.
+    world.observe(&Event::PartitionFailed { partition, reason: "stalled", keeps_ready: true });
+    world.observe(&Event::Lost { partition });
+    world.expect("drakkar_partition_stalled{partition=\"3\"} 0");
+}
+
+#[test]
 fn a_second_recorder_is_the_first() {
     let first = install_recorder().expect("nobody else installs one");
     let second = install_recorder().expect("the same one");
@@ -515,6 +546,8 @@ fn every_event_is_told_under_its_name() {
     expect("error", "handler", "priority_fn_failed", "error");
     expect("error", "handler", "on_message_complete_failed", "offset");
     expect("error", "handler", "hook_failed", "hook");
+    expect("error", "handler", "hook_blocked", "partitions");
+    expect("info", "handler", "hook_went_on", "hook");
     expect("debug", "executor", "executor_task_started", "slot");
     expect("debug", "executor", "executor_task_completed", "duration_seconds");
     expect("warning", "executor", "executor_task_failed", "exit_code");

@@ -638,15 +638,20 @@ impl World {
         let working_count: usize = loads.clone().map(|load| load.working_count).sum();
         let working: usize = loads.map(|load| load.working_bytes).sum();
         let half_way = COUNT.pause_at.midpoint(COUNT.resume_at);
-        let is_low = count <= COUNT.resume_at || count <= half_way && active <= COUNT.resume_at;
+        let low = |active: usize| match active <= COUNT.resume_at {
+            true => (half_way, BYTES.pause_at.midpoint(BYTES.resume_at)),
+            false => (COUNT.resume_at, BYTES.resume_at),
+        };
+        let (low_count, low_bytes) = low(active);
         if count >= COUNT.pause_at || bytes >= BYTES.pause_at {
             self.flow = Flow::Closed;
-        } else if is_low && bytes <= BYTES.resume_at {
+        } else if count <= low_count && bytes <= low_bytes {
             self.flow = Flow::Open;
         }
+        let (_, low_bytes) = low(active - (count - working_count));
         if working >= BYTES.pause_at {
             self.is_heavy = true;
-        } else if working <= BYTES.resume_at {
+        } else if working <= low_bytes {
             self.is_heavy = false;
         }
         // Windows go on from half way between the marks.
