@@ -59,6 +59,7 @@ impl Partition {
     }
 
     /// A failure is to stop the worker: its messages stay unfinished, so that no commit passes them.
+    /// What is before them is finished, started or not.
     pub(super) fn halt(&mut self, owner: Owner, fate: &Fate) {
         if let Owner::Task(key) = owner {
             self.tasks.get_mut(&key).expect("the caller found it").phase = TaskPhase::Halted;
@@ -69,11 +70,18 @@ impl Partition {
             offsets[0],
             fate.reason()
         );
+        if let Some(before) = self.message_before(offsets[0]) {
+            self.mark_started(before);
+        }
         self.halted.extend(offsets);
         let partition = &self.id;
         let failed = Event::PartitionFailed { partition, reason: &reason, keeps_ready: false };
         self.observer.observe(&failed);
         self.effects.push(Effect::Stop(format!("partition {} {reason}", self.id)));
+    }
+
+    fn message_before(&self, offset: Offset) -> Option<Offset> {
+        self.messages.keys().take_while(|&&at| at < offset).last().copied()
     }
 
     /// Returns whether a message cannot be finished any more: a failure stopped it, or one of those

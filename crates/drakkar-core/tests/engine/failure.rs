@@ -1,7 +1,7 @@
 //! What the settings say of failures, where the handler leaves it to them.
 
 use crate::world::{SECOND, Setup, World, broken, input, record};
-use drakkar_api::{Hook, Message, Outputs, Task, TaskOutcome};
+use drakkar_api::{Hook, Message, Outputs, Precomputed, RawInput, Task, TaskOutcome};
 use drakkar_core::{EngineErrorKind, FailureAction, FailurePolicy};
 use drakkar_testkit::{FakeRun, TestHandler};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -223,6 +223,30 @@ async fn what_shares_a_task_with_a_stopped_message_is_not_waited_for() {
         .tasks(1, |_, _| FakeRun::exit(1));
     let world = setup.start(&["a", "b", "c"]).await;
     stopped(world, None, SECOND).await;
+}
+
+// Promise: WM-1, RB-1
+#[tokio::test(start_paused = true)]
+async fn what_is_before_a_stop_is_finished_though_nothing_of_it_has_started() {
+    let handler = echo().with_arrange(|window, _| {
+        let task = |m: &Message<RawInput>| match m.value() {
+            Some(value) if value == "known" => {
+                let known = Precomputed { exit_code: 1, ..Precomputed::default() };
+                Task::for_message(m).precomputed(known)
+            }
+            value => Task::for_message(m).stdin(value.cloned().unwrap_or_default()),
+        };
+        Ok(window.messages().map(task).collect())
+    });
+    let setup = Setup::new(handler)
+        .config(|config| {
+            config.on_failure.exit_code = policy(1, FailureAction::Stop);
+            config.window_size = 1;
+        })
+        .tasks(1, |task, _| FakeRun::success(input(task)).lasting(SECOND));
+    let world = setup.start(&["a", "b", "known", "c"]).await;
+    let reason = stopped(world, Some(2), SECOND * 5).await;
+    assert!(reason.contains("in:0 stopped at offset 2"), "{reason}");
 }
 
 fn texts(texts: &[&str]) -> Vec<String> {
