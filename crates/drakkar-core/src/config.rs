@@ -368,10 +368,6 @@ pub struct EngineConfig {
     pub buffer_bytes: usize,
     /// How commits are coalesced.
     pub commit: CommitPolicy,
-    /// How often a window whose `arrange` failed is arranged again as a whole.
-    pub arrange_retries_max: u32,
-    /// The waits between those.
-    pub arrange_backoff: Backoff,
     /// How long a window may be arranged before it and what waits behind it are left out of the
     /// load.
     pub arrange_patience: Duration,
@@ -467,11 +463,6 @@ impl EngineConfig {
             buffer_bytes: kafka.buffer_bytes,
             commit: CommitPolicy::default(),
             sink_connect_timeout: SINK_CONNECT_TIMEOUT,
-            arrange_retries_max: 3,
-            arrange_backoff: Backoff {
-                initial: Duration::from_millis(100),
-                max: Duration::from_secs(5),
-            },
             arrange_patience: Duration::from_secs(1),
             delivery_retries_max: retry.max_retries,
             delivery_backoff,

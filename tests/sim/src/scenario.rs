@@ -157,8 +157,8 @@ fn draw_config(random: &mut Random, seed: u64) -> EngineConfig {
         interval: millis(random, 50..=1000),
         offsets_max: size(random.within(2..=40)),
     };
-    config.arrange_retries_max = u32::try_from(random.within(0..=3)).unwrap_or(0);
-    config.arrange_backoff = draw_backoff(random);
+    config.on_failure.arrange_error.attempts_max = u32::try_from(random.within(1..=4)).unwrap_or(1);
+    config.on_failure.arrange_error.backoff = draw_backoff(random);
     config.delivery_retries_max = u32::try_from(random.within(0..=3)).unwrap_or(0);
     config.delivery_backoff = draw_backoff(random);
     config.handler_delivery_retries_max = u32::try_from(random.within(0..=2)).unwrap_or(0);

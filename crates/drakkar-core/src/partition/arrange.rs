@@ -2,10 +2,12 @@
 
 use super::effect::{ArrangeCall, Effect};
 use super::message::{Fate, MessagePhase, MessageState};
+use super::output::Owner;
 use super::window::WindowPhase;
 use super::{HookFailure, Partition, Timer};
 use crate::config::ParsePolicy;
 use crate::erased::AnyMessage;
+use crate::failure::FailureAction;
 use drakkar_api::{Event, Hook, Offset, PendingTasks, Priority, Task, WindowId};
 use std::sync::Arc;
 
@@ -143,18 +145,44 @@ impl Partition {
         if cfg!(drakkar_fault = "arrange_error_stops") {
             return;
         }
+        let policy = self.config.on_failure.arrange_error;
         let window = self.windows.get_mut(&id).expect("the caller found it");
-        if attempt <= self.config.arrange_retries_max {
+        if attempt < policy.attempts_max {
             window.phase = WindowPhase::Arranging { attempt: attempt + 1 };
-            let wait = self.config.arrange_backoff.after(attempt, &mut self.jitter);
+            let wait = policy.backoff.after(attempt, &mut self.jitter);
             self.set_timer(self.now + wait, Timer::Arrange(id));
         } else if let [only] = window.messages[..] {
-            self.doom(only, Fate::from_calls(failure, attempt));
+            let fate = Fate::from_calls(failure, attempt);
+            if policy.then == FailureAction::Stop {
+                return self.stop_arranging(id, 0, &fate);
+            }
+            self.give_up_arranging(only, fate);
             self.finish_arrange(id, Vec::new());
         } else {
             window.phase = WindowPhase::Isolating { index: 0 };
             self.call_arrange(id, 0, 1);
         }
+    }
+
+    /// A message could not be arranged: does what the settings say of that.
+    fn give_up_arranging(&mut self, offset: Offset, fate: Fate) {
+        match self.config.on_failure.arrange_error.then {
+            FailureAction::DeadLetter => self.doom(offset, fate),
+            FailureAction::Skip => self.doom(offset, Fate::Skipped),
+            FailureAction::Stop => self.halt(Owner::Message(offset), &fate),
+        }
+    }
+
+    /// Message number `index` of the window that is being arranged stops the worker. Those before it
+    /// go ahead as a window of their own; from it on nothing is arranged any more, until the drain
+    /// gives it back.
+    fn stop_arranging(&mut self, mut id: WindowId, index: usize, fate: &Fate) {
+        let offset = self.windows[&id].messages[index];
+        if index > 0 {
+            id = self.divide_window(id, index);
+        }
+        debug_assert_eq!(self.arranging, Some(id), "no other window is formed");
+        self.halt(Owner::Message(offset), fate);
     }
 
     /// Takes the tasks of one message. If they are too many together with those of the messages
@@ -171,7 +199,13 @@ impl Partition {
                 let window = self.windows.get_mut(&id).expect("it is being arranged");
                 window.collected.push((offset, tasks));
             }
-            Err(failure) => self.doom_isolated(offset, &failure),
+            Err(failure) => {
+                let fate = self.fate_of_isolated(&failure);
+                if self.config.on_failure.arrange_error.then == FailureAction::Stop {
+                    return self.stop_arranging(id, index, &fate);
+                }
+                self.give_up_arranging(offset, fate);
+            }
         }
         let window = self.windows.get_mut(&id).expect("it is being arranged");
         window.phase = WindowPhase::Isolated { next: index + 1 };
@@ -199,10 +233,10 @@ impl Partition {
         }
     }
 
-    fn doom_isolated(&mut self, offset: Offset, failure: &HookFailure) {
+    fn fate_of_isolated(&self, failure: &HookFailure) -> Fate {
         // Those for the whole window, and this one.
-        let calls = self.config.arrange_retries_max.saturating_add(2);
-        self.doom(offset, Fate::from_calls(failure, calls));
+        let calls = self.config.on_failure.arrange_error.attempts_max.saturating_add(1);
+        Fate::from_calls(failure, calls)
     }
 
     /// The messages of a window were taken one by one. A task that cannot start any more, or not
@@ -216,7 +250,8 @@ impl Partition {
                 Some(error) => {
                     let failure = arrange_failure(error);
                     self.report_refusal(id, Some(offset), &failure);
-                    self.doom_isolated(offset, &failure);
+                    let fate = self.fate_of_isolated(&failure);
+                    self.give_up_arranging(offset, fate);
                 }
             }
         }
@@ -234,7 +269,7 @@ impl Partition {
         if let Some((offset, _)) = later {
             return Some(format!(
                 "a task names offset {offset}, which is not arranged yet: its window was divided, as \
-                 it had more tasks than executor.max_tasks_per_window"
+                 it had more tasks than executor.max_tasks_per_window, or as a failure stops the worker"
             ));
         }
         let is_open = named().any(|(_, message)| message.is_some_and(|m| m.takes_arranged()));

@@ -196,7 +196,7 @@ impl Judge {
     /// A message goes to the dead letters though no call of `arrange` took it: it must have been
     /// tried as often as is promised.
     pub(super) fn doom_unarranged(&mut self, epoch: Epoch, offset: Offset) {
-        let needed = self.config.arrange_retries_max + 1;
+        let needed = self.config.on_failure.arrange_error.attempts_max;
         let Some(assignment) = self.assignments.get_mut(&epoch) else { return };
         let failures = assignment.arrange_failures;
         let Some(message) = assignment.messages.get_mut(&offset) else { return };
