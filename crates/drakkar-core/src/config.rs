@@ -105,11 +105,12 @@ pub const EXECUTOR_FIELDS: &[Field] = &[
 pub const KAFKA_FIELDS: &[Field] = &[
     Field {
         name: "on_parse_error",
-        kind: Kind::Word(&["pass", "dead_letter", "skip"]),
+        kind: Kind::Word(&["pass", "dead_letter", "skip", "stop"]),
         default: Some("pass"),
         about: "What follows when a message's value does not parse: `pass` gives it to the handler \
-                without a payload, `dead_letter` writes it to the dead letters, `skip` drops it. \
-                Always counted and logged.",
+                without a payload, `dead_letter` writes it to the dead letters, `skip` drops it, \
+                `stop` ends the worker with the offset uncommitted, so that its next start begins \
+                there. Always counted and logged.",
     },
     Field {
         name: "max_ahead_offsets",
@@ -293,6 +294,8 @@ pub enum ParsePolicy {
     DeadLetter,
     /// It is dropped, counted.
     Skip,
+    /// The worker ends, with the offset uncommitted.
+    Stop,
 }
 
 impl ParsePolicy {
@@ -302,6 +305,7 @@ impl ParsePolicy {
             Self::Pass => "pass",
             Self::DeadLetter => "dead_letter",
             Self::Skip => "skip",
+            Self::Stop => "stop",
         }
     }
 }

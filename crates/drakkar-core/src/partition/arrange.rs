@@ -15,6 +15,9 @@ use std::sync::Arc;
 pub(super) type Tasks = Vec<(Arc<Task>, Priority)>;
 type Arranged = Result<Tasks, HookFailure>;
 
+/// What says that the worker stops when a window cannot be arranged.
+const SETTING: &str = "executor.on_failure.arrange_error";
+
 impl Partition {
     /// Calls `arrange` for at most `count` messages of a window, from number `first` on.
     pub(super) fn call_arrange(&mut self, id: WindowId, first: usize, count: usize) {
@@ -48,15 +51,25 @@ impl Partition {
         for (offset, typed) in decoded {
             self.keep_decoded(offset, typed);
         }
+        let stops_at = self.find_unparsable(id);
         let result = result.and_then(|tasks| {
-            self.check_tasks(tasks).inspect_err(|failure| self.report_refusal(id, None, failure))
+            self.check_tasks(tasks, stops_at)
+                .inspect_err(|failure| self.report_refusal(id, None, failure))
         });
         match phase {
             WindowPhase::Arranging { attempt } => match result {
-                Ok(tasks) => self.finish_arrange(id, tasks),
+                Ok(tasks) => match stops_at {
+                    Some(at) => self.stop_at_unparsable(id, at, tasks),
+                    None => self.finish_arrange(id, tasks),
+                },
                 Err(failure) => self.on_arrange_failed(id, attempt, &failure),
             },
-            WindowPhase::Isolating { index } => self.on_isolated(id, index, result),
+            WindowPhase::Isolating { index } => match stops_at {
+                Some(at) if self.windows[&id].messages[index] == at => {
+                    self.stop_at_unparsable(id, at, Tasks::new());
+                }
+                _ => self.on_isolated(id, index, result),
+            },
             WindowPhase::Isolated { .. }
             | WindowPhase::Working
             | WindowPhase::Completing
@@ -81,7 +94,7 @@ impl Partition {
                 policy: self.config.on_parse_error.as_str(),
             });
             match self.config.on_parse_error {
-                ParsePolicy::Pass => {}
+                ParsePolicy::Pass | ParsePolicy::Stop => {}
                 ParsePolicy::DeadLetter => message.fate = Fate::from_parse_error(error),
                 ParsePolicy::Skip => message.fate = Fate::Skipped,
             }
@@ -89,10 +102,36 @@ impl Partition {
         message.typed = Some(typed);
     }
 
+    /// Returns the first message of a window that stops the worker as it does not parse.
+    fn find_unparsable(&self, id: WindowId) -> Option<Offset> {
+        if self.config.on_parse_error != ParsePolicy::Stop {
+            return None;
+        }
+        let is_unparsable = |offset: &&Offset| {
+            let typed = self.messages.get(offset).and_then(|message| message.typed.as_ref());
+            typed.is_some_and(|typed| typed.parse_error().is_some())
+        };
+        self.windows[&id].messages.iter().find(is_unparsable).copied()
+    }
+
+    /// A value that does not parse stops the worker, once what is before it in its window is
+    /// arranged; these are its tasks.
+    fn stop_at_unparsable(&mut self, id: WindowId, offset: Offset, tasks: Tasks) {
+        let window = self.windows.get_mut(&id).expect("the caller found it");
+        let index = window.messages.iter().position(|&at| at == offset).expect("it is in it");
+        if !tasks.is_empty() {
+            window.collected.push((window.messages[0], tasks));
+        }
+        let typed = self.messages.get(&offset).and_then(|message| message.typed.as_ref());
+        let error = typed.and_then(|typed| typed.parse_error()).expect("the caller found it");
+        let fate = Fate::from_parse_error(error);
+        self.stop_arranging(id, index, "kafka.on_parse_error", &fate);
+    }
+
     /// A task must name open messages of this partition, and there must not be too many. They are
     /// counted for each call of `arrange`: when a window is taken message by message, one message
     /// must not suffer for what its neighbours made; what are too many together waits.
-    fn check_tasks(&self, tasks: Tasks) -> Arranged {
+    fn check_tasks(&self, tasks: Tasks, stops_at: Option<Offset>) -> Arranged {
         let total = tasks.len();
         if total > self.config.window_tasks_max {
             let limit = self.config.window_tasks_max;
@@ -101,8 +140,11 @@ impl Partition {
                  (executor.max_tasks_per_window)"
             )));
         }
+        let takes = |message: &MessageState| {
+            message.takes_arranged() && stops_at.is_none_or(|at| message.source.offset < at)
+        };
         for (task, _) in &tasks {
-            self.check_offsets(task, MessageState::takes_arranged).map_err(arrange_failure)?;
+            self.check_offsets(task, takes).map_err(arrange_failure)?;
         }
         Ok(tasks)
     }
@@ -154,7 +196,7 @@ impl Partition {
         } else if let [only] = window.messages[..] {
             let fate = Fate::from_calls(failure, attempt);
             if policy.then == FailureAction::Stop {
-                return self.stop_arranging(id, 0, &fate);
+                return self.stop_arranging(id, 0, SETTING, &fate);
             }
             self.give_up_arranging(only, fate);
             self.finish_arrange(id, Vec::new());
@@ -169,20 +211,20 @@ impl Partition {
         match self.config.on_failure.arrange_error.then {
             FailureAction::DeadLetter => self.doom(offset, fate),
             FailureAction::Skip => self.doom(offset, Fate::Skipped),
-            FailureAction::Stop => self.halt(Owner::Message(offset), &fate),
+            FailureAction::Stop => self.halt(Owner::Message(offset), SETTING, &fate),
         }
     }
 
     /// Message number `index` of the window that is being arranged stops the worker. Those before it
     /// go ahead as a window of their own; from it on nothing is arranged any more, until the drain
     /// gives it back.
-    fn stop_arranging(&mut self, mut id: WindowId, index: usize, fate: &Fate) {
+    fn stop_arranging(&mut self, mut id: WindowId, index: usize, setting: &str, fate: &Fate) {
         let offset = self.windows[&id].messages[index];
         if index > 0 {
             id = self.divide_window(id, index);
         }
         debug_assert_eq!(self.arranging, Some(id), "no other window is formed");
-        self.halt(Owner::Message(offset), fate);
+        self.halt(Owner::Message(offset), setting, fate);
     }
 
     /// Takes the tasks of one message. If they are too many together with those of the messages
@@ -202,7 +244,7 @@ impl Partition {
             Err(failure) => {
                 let fate = self.fate_of_isolated(&failure);
                 if self.config.on_failure.arrange_error.then == FailureAction::Stop {
-                    return self.stop_arranging(id, index, &fate);
+                    return self.stop_arranging(id, index, SETTING, &fate);
                 }
                 self.give_up_arranging(offset, fate);
             }

@@ -24,7 +24,7 @@ impl Partition {
         }
         let fate = Fate::from_calls(failure, failures);
         match (policy.then, owner) {
-            (FailureAction::Stop, _) => self.halt(owner, &fate),
+            (FailureAction::Stop, _) => self.halt(owner, "executor.on_failure", &fate),
             (FailureAction::DeadLetter, Owner::Task(key)) => self.fail_task(key, &fate),
             (FailureAction::DeadLetter, Owner::Message(offset)) => {
                 if !cfg!(drakkar_fault = "hook_error_swallowed") {
@@ -59,17 +59,14 @@ impl Partition {
     }
 
     /// A failure is to stop the worker: its messages stay unfinished, so that no commit passes them.
-    /// What is before them is finished, started or not.
-    pub(super) fn halt(&mut self, owner: Owner, fate: &Fate) {
+    /// What is before them is finished, started or not. `setting` is the one that wants this.
+    pub(super) fn halt(&mut self, owner: Owner, setting: &str, fate: &Fate) {
         if let Owner::Task(key) = owner {
             self.tasks.get_mut(&key).expect("the caller found it").phase = TaskPhase::Halted;
         }
         let offsets = self.offsets_of(owner);
-        let reason = format!(
-            "stopped at offset {}, as executor.on_failure says: {}",
-            offsets[0],
-            fate.reason()
-        );
+        let reason =
+            format!("stopped at offset {}, as {setting} says: {}", offsets[0], fate.reason());
         if let Some(before) = self.message_before(offsets[0]) {
             self.mark_started(before);
         }
