@@ -17,6 +17,7 @@ mod ending;
 mod hooks;
 mod ledger;
 mod liveness;
+mod policy;
 mod rebalance;
 mod runs;
 
@@ -60,6 +61,8 @@ pub(crate) struct Judge {
     /// What was handed over of each partition before.
     handed_over: BTreeSet<(i32, Offset)>,
     accounts: BTreeMap<WorkerNumber, Account>,
+    /// Workers that a failure stops.
+    stopping: BTreeSet<WorkerNumber>,
     arrange_calls: u64,
     /// When a verdict or an answer to a commit of an older assignment came in last.
     stale: Option<Duration>,
@@ -94,6 +97,7 @@ impl Judge {
             last_owner: BTreeMap::new(),
             handed_over: BTreeSet::new(),
             accounts: BTreeMap::new(),
+            stopping: BTreeSet::new(),
             arrange_calls: 0,
             stale: None,
             eased_at: None,
@@ -164,7 +168,9 @@ impl Judge {
             Seen::CommitAsked { epoch, offset } => self.on_commit_asked(*epoch, *offset),
             Seen::CommitAnswered { epoch, result } => self.on_commit_answered(*epoch, result),
             Seen::Taken { epoch, offset } => self.on_taken(*epoch, *offset),
-            Seen::TakingFailed { epoch, hook, .. } => self.on_taking_failed(*epoch, *hook),
+            Seen::TakingFailed { epoch, offset, hook } => {
+                self.on_taking_failed(*epoch, *offset, *hook);
+            }
             Seen::ArrangeCalled { epoch, window, offsets } => {
                 self.on_arrange_called(*epoch, *window, offsets);
             }
@@ -183,6 +189,7 @@ impl Judge {
             Seen::RunReported { epoch, task, outcome } => {
                 self.on_run_reported(*epoch, *task, outcome);
             }
+            Seen::Killed { epoch } => self.on_killed(*epoch),
             Seen::Cancelled { epoch, waiting } => self.on_cancelled(*epoch, *waiting),
             Seen::Offered { sink, call, items } => self.on_offered(worker, *sink, *call, items),
             Seen::Applied { items, .. } => self.on_applied(items),
@@ -199,6 +206,8 @@ impl Judge {
         self.check_ended(at);
         self.check_commits_come(at);
         self.check_stalls_are_told(at);
+        self.check_stalled_tasks_are_killed(at);
+        self.check_stops_come(at);
         self.check_nothing_is_held(at);
         self.check_work_goes_on();
         self.note_loads();

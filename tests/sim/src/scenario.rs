@@ -5,7 +5,8 @@ use crate::handler::ROOMY;
 use crate::recipe::{Cookbook, size};
 use drakkar_api::BatchLimits;
 use drakkar_core::{
-    Backoff, CommitPolicy, EngineConfig, ParsePolicy, SendFailurePolicy, Thresholds,
+    Backoff, CommitPolicy, EngineConfig, FailureAction, FailurePolicy, ParsePolicy,
+    SendFailurePolicy, StallResponse, Thresholds,
 };
 use drakkar_testkit::Random;
 use std::time::Duration;
@@ -166,7 +167,75 @@ fn draw_config(random: &mut Random, seed: u64) -> EngineConfig {
         true => SendFailurePolicy::Hold,
         false => SendFailurePolicy::Drop,
     };
+    draw_policies(&mut config, seed);
     config
+}
+
+/// In a third of the worlds not everything that fails goes to the dead letters at once, and in some
+/// of these a failure may stop a worker.
+fn draw_policies(config: &mut EngineConfig, seed: u64) {
+    let mut random = Random::fork(seed, "policies");
+    if !random.chance(330) {
+        return;
+    }
+    let stops = if random.chance(350) { 200 } else { 0 };
+    let policies = &mut config.on_failure;
+    for policy in [
+        &mut policies.exit_code,
+        &mut policies.signal,
+        &mut policies.timeout,
+        &mut policies.spawn_failure,
+        &mut policies.hook_error,
+    ] {
+        policy.attempts_max = u32::try_from(random.within(1..=4)).unwrap_or(1);
+        policy.backoff = draw_backoff(&mut random);
+        policy.then = draw_action(&mut random, stops);
+    }
+    policies.arrange_error.then = draw_action(&mut random, stops / 2);
+    if random.chance(stops) {
+        config.on_parse_error = ParsePolicy::Stop;
+    }
+    let responses = [StallResponse::Warn, StallResponse::KillTask, StallResponse::KillTask];
+    config.stall_response = random.pick(&responses).copied().unwrap_or_default();
+}
+
+fn draw_action(random: &mut Random, stops: u16) -> FailureAction {
+    match random.chance(stops) {
+        true => FailureAction::Stop,
+        false if random.chance(400) => FailureAction::Skip,
+        false => FailureAction::DeadLetter,
+    }
+}
+
+/// Returns whether some failure stops a worker.
+pub(crate) fn may_stop(config: &mut EngineConfig) -> bool {
+    policies_of(config).iter().any(|policy| policy.then == FailureAction::Stop)
+        || config.on_parse_error == ParsePolicy::Stop
+}
+
+/// Has no failure stop a worker any more, as an operator would who wants it to go on.
+pub(crate) fn forbid_stops(config: &mut EngineConfig) {
+    for policy in policies_of(config) {
+        if policy.then == FailureAction::Stop {
+            policy.then = FailureAction::DeadLetter;
+        }
+    }
+    if config.on_parse_error == ParsePolicy::Stop {
+        config.on_parse_error = ParsePolicy::DeadLetter;
+    }
+}
+
+fn policies_of(config: &mut EngineConfig) -> [&mut FailurePolicy; 7] {
+    let policies = &mut config.on_failure;
+    [
+        &mut policies.exit_code,
+        &mut policies.signal,
+        &mut policies.timeout,
+        &mut policies.spawn_failure,
+        &mut policies.output_over_limit,
+        &mut policies.hook_error,
+        &mut policies.arrange_error,
+    ]
 }
 
 fn draw_backoff(random: &mut Random) -> Backoff {

@@ -152,6 +152,17 @@ impl Worker {
         worker
     }
 
+    /// Returns whether a failure stops it, or has stopped it.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.journal.ask(|judge| judge.is_stopping(self.number))
+    }
+
+    /// Waits for the end of one that a failure stops.
+    pub(crate) async fn stopped(mut self) {
+        self.end().await;
+        self.shutdown = None;
+    }
+
     /// Ends the faults of its commits.
     pub(crate) fn heal(&self) {
         self.commits.heal();

@@ -49,9 +49,11 @@ impl Judge {
                 let what = format!("worker {worker} says of itself: {reason}");
                 self.blame(Promise::Contract, what);
             }
-            Told::Stalled { partition } => {
+            Told::Stopped { partition, offset } => self.on_stopped(worker, *partition, *offset),
+            Told::Stalled { partition, offset } => {
                 self.count("stalls reported");
                 self.set_stalled(worker, *partition, true);
+                self.expect_kill(worker, *partition, *offset);
             }
             Told::Recovered { partition } => self.set_stalled(worker, *partition, false),
             _ => self.account(worker).told.add(told),
