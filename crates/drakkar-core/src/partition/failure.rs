@@ -70,6 +70,9 @@ impl Partition {
         if let Some(before) = self.message_before(offsets[0]) {
             self.mark_started(before);
         }
+        if cfg!(drakkar_fault = "stop_finishes_its_offset") {
+            offsets.iter().for_each(|&offset| self.finish_message(offset));
+        }
         self.halted.extend(offsets);
         let partition = &self.id;
         let failed = Event::PartitionFailed { partition, reason: &reason, keeps_ready: false };
