@@ -79,6 +79,7 @@ pub const SITUATIONS: &[&str] = &[
     "letters refused under hold",
     "letters dropped",
     "flows closed",
+    "outputs that would reach the mark of bytes",
     "stalls reported",
     "stalls whose tasks were killed",
 ];

@@ -68,6 +68,7 @@ faults! {
     "ahead_unbounded" breaks Ft3;
     "windows_unbounded" breaks Ft3;
     "windows_ignore_the_crowd" breaks Ft3;
+    "forecast_ignored" breaks Ft3;
     "payloads_unbounded" breaks Ft3;
     "buffer_unbounded" breaks Ft3;
     "repeat_taken_in" breaks Contract;

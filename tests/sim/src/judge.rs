@@ -46,6 +46,7 @@ pub(crate) struct Judge {
     config: EngineConfig,
     hooks: Hooks,
     repeats_are_harmless: bool,
+    output_bytes: usize,
     attempt_timeouts: BTreeMap<Place, Duration>,
     now: Duration,
     /// Workers that have died; nothing of them is heard any more.
@@ -68,6 +69,8 @@ pub(crate) struct Judge {
     stale: Option<Duration>,
     /// When the engine last heard of the end of a run, or lost one.
     eased_at: Option<Duration>,
+    /// When a message was last settled.
+    settled_at: Option<Duration>,
     /// Whether bytes, payloads or tasks are bounded so that they may hold windows back.
     has_narrow_bounds: bool,
     /// When it was last looked for messages that are held for nothing.
@@ -87,6 +90,7 @@ impl Judge {
             config: scenario.config.clone(),
             hooks: scenario.hooks,
             repeats_are_harmless: scenario.repeats_are_harmless,
+            output_bytes: scenario.output_bytes,
             attempt_timeouts: timeouts.into_iter().collect(),
             now: Duration::ZERO,
             dead: BTreeSet::new(),
@@ -101,6 +105,7 @@ impl Judge {
             arrange_calls: 0,
             stale: None,
             eased_at: None,
+            settled_at: None,
             has_narrow_bounds: scenario.config.load_bytes != EngineConfig::default().load_bytes
                 || scenario.config.load_payloads != EngineConfig::default().load_payloads
                 || scenario.config.window_tasks_max < ROOMY,

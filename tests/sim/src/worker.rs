@@ -269,6 +269,7 @@ fn promise_of(violation: &str) -> Promise {
 fn executor(scenario: &Scenario, weather: &Weather, number: WorkerNumber) -> FakeExecutor {
     let weather = weather.clone();
     let mut random = Random::fork(scenario.seed, &format!("executor {number}"));
+    let output = "o".repeat(scenario.output_bytes);
     let script = move |_: &drakkar_api::Task, _| {
         let rates = weather.rates();
         let duration = random.duration(rates.task_longest);
@@ -282,7 +283,7 @@ fn executor(scenario: &Scenario, weather: &Weather, number: WorkerNumber) -> Fak
                 _ => FakeRun::exit(1),
             }
         } else {
-            FakeRun::success("done")
+            FakeRun::success(output.clone())
         };
         run.lasting(duration)
     };

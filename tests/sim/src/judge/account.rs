@@ -23,6 +23,8 @@ pub(super) struct Account {
     pub(super) full_since: Option<(Duration, &'static str)>,
     /// Since when there are so many runs that a partition with a window may take no other.
     pub(super) crowded_since: Option<Duration>,
+    /// Since when what runs is likely to put out so much that no such partition may take more.
+    pub(super) heavy_since: Option<Duration>,
     pub(super) told: Books,
 }
 

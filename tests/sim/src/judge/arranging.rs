@@ -157,6 +157,9 @@ impl Judge {
         if planned.offsets.len() > 1 {
             self.count("tasks of several messages");
         }
+        if planned.precomputed.is_some() {
+            self.note_output(epoch, false);
+        }
         match planned.precomputed {
             Some(true) => self.count("precomputed successes"),
             Some(false) => self.count("precomputed failures"),

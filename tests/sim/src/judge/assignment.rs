@@ -30,6 +30,8 @@ pub(super) struct Assignment {
     /// Whether messages of the next window that is seen could not be taken at first.
     pub(super) window_was_tried: bool,
     pub(super) arrange_failures: u32,
+    /// How many attempts in a row have put out as much as any that succeeds.
+    pub(super) full_outputs: u32,
     pub(super) commits: Commits,
     /// The oldest unfinished message, and since when it is that.
     pub(super) oldest: Option<(Offset, Duration)>,
@@ -235,6 +237,7 @@ impl Assignment {
             alone: BTreeSet::new(),
             window_was_tried: false,
             arrange_failures: 0,
+            full_outputs: 0,
             commits: Commits::default(),
             oldest: None,
             stalled: false,

@@ -137,6 +137,7 @@ impl Judge {
         if let Some(message) = self.message(epoch, offset) {
             message.settled = Some(how);
         }
+        self.settled_at = Some(self.now);
         self.note_oldest(epoch);
         self.note_progress(epoch);
     }

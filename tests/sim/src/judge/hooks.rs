@@ -10,7 +10,10 @@ impl Judge {
     pub(super) fn on_hook_called(&mut self, epoch: Epoch, about: &About) {
         match about {
             About::TaskComplete(_) => self.check_not_over(epoch, "on_task_complete was called"),
-            About::Error(_) => self.check_not_over(epoch, "on_error was called"),
+            About::Error(_) => {
+                self.check_not_over(epoch, "on_error was called");
+                self.note_output(epoch, false);
+            }
             About::Message { offset, group } => {
                 self.check_not_over(epoch, "on_message_complete was called");
                 self.on_message_hook_called(epoch, *offset, *group);

@@ -59,6 +59,7 @@ impl Judge {
         if over {
             self.count("reports after the end of their assignment");
         }
+        self.note_output(epoch, outcome.is_success());
         let succeeds = outcome.is_success() && !self.hooks.task;
         let Some(task) = self.task(epoch, number) else { return };
         task.run = RunPhase::None;
