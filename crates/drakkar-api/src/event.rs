@@ -364,7 +364,7 @@ pub enum MessageEnd {
     Completed,
     /// The message itself is in the dead letters.
     DeadLettered,
-    /// It did not parse and `kafka.on_parse_error` is `skip`.
+    /// It did not parse, or it could not be arranged, and the settings say `skip`.
     Skipped,
     /// It should be in the dead letters, which refused it, and `dlq.on_send_failure` is `drop`.
     Dropped,

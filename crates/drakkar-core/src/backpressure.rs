@@ -199,7 +199,9 @@ impl FlowGate {
     pub(crate) fn admission(&self) -> Admission {
         match () {
             () if self.is_heavy || self.is_clogged => Admission::Nothing,
-            () if self.will_be_heavy => Admission::Single,
+            () if self.will_be_heavy && !cfg!(drakkar_fault = "forecast_ignored") => {
+                Admission::Single
+            }
             () if self.is_crowded => Admission::First,
             () => Admission::Any,
         }

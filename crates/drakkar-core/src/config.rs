@@ -108,11 +108,12 @@ pub const EXECUTOR_FIELDS: &[Field] = &[
 pub const KAFKA_FIELDS: &[Field] = &[
     Field {
         name: "on_parse_error",
-        kind: Kind::Word(&["pass", "dead_letter", "skip"]),
+        kind: Kind::Word(&["pass", "dead_letter", "skip", "stop"]),
         default: Some("pass"),
         about: "What follows when a message's value does not parse: `pass` gives it to the handler \
-                without a payload, `dead_letter` writes it to the dead letters, `skip` drops it. \
-                Always counted and logged.",
+                without a payload, `dead_letter` writes it to the dead letters, `skip` drops it, \
+                `stop` ends the worker with the offset uncommitted, so that its next start begins \
+                there. Always counted and logged.",
     },
     Field {
         name: "max_ahead_offsets",
@@ -296,6 +297,8 @@ pub enum ParsePolicy {
     DeadLetter,
     /// It is dropped, counted.
     Skip,
+    /// The worker ends, with the offset uncommitted.
+    Stop,
 }
 
 impl ParsePolicy {
@@ -305,6 +308,7 @@ impl ParsePolicy {
             Self::Pass => "pass",
             Self::DeadLetter => "dead_letter",
             Self::Skip => "skip",
+            Self::Stop => "stop",
         }
     }
 }
@@ -371,10 +375,6 @@ pub struct EngineConfig {
     pub buffer_bytes: usize,
     /// How commits are coalesced.
     pub commit: CommitPolicy,
-    /// How often a window whose `arrange` failed is arranged again as a whole.
-    pub arrange_retries_max: u32,
-    /// The waits between those.
-    pub arrange_backoff: Backoff,
     /// How long a window may be arranged before it and what waits behind it are left out of the
     /// load.
     pub arrange_patience: Duration,
@@ -470,11 +470,6 @@ impl EngineConfig {
             buffer_bytes: kafka.buffer_bytes,
             commit: CommitPolicy::default(),
             sink_connect_timeout: SINK_CONNECT_TIMEOUT,
-            arrange_retries_max: 3,
-            arrange_backoff: Backoff {
-                initial: Duration::from_millis(100),
-                max: Duration::from_secs(5),
-            },
             arrange_patience: Duration::from_secs(1),
             delivery_retries_max: retry.max_retries,
             delivery_backoff,

@@ -30,8 +30,8 @@ pub enum EngineErrorKind {
     Source(SourceError),
     /// The source ended by itself.
     SourceEnded(SourceError),
-    /// A failure is one of those at which `executor.on_failure` has the worker stop: which one, and
-    /// where.
+    /// A failure is one of those at which `executor.on_failure` or `kafka.on_parse_error` has the
+    /// worker stop: which one, and where.
     Stopped(String),
 }
 

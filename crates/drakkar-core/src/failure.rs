@@ -10,8 +10,8 @@ use serde::Deserialize;
 /// The section `executor.on_failure`.
 pub(crate) const SECTION: Section = Section {
     about: "What follows when a task or a hook fails, by how it ended. For tasks it is what `Policy`, \
-            the default answer of `on_error`, means. Where a value does not parse, \
-            `kafka.on_parse_error` says what follows.",
+            the default answer of `on_error`, means. What follows when a value does not parse is \
+            said by `kafka.on_parse_error`: another attempt would find the same.",
     fields: &[
         policy("exit_code"),
         policy("signal"),
@@ -19,6 +19,7 @@ pub(crate) const SECTION: Section = Section {
         policy("spawn_failure"),
         policy("output_over_limit"),
         policy("hook_error"),
+        Field { kind: Kind::Section(&ARRANGE_POLICY), ..policy("arrange_error") },
     ],
 };
 
@@ -29,40 +30,56 @@ const fn policy(name: &'static str) -> Field {
 const POLICY: Section = Section {
     about: "What follows one kind of failure. `hook_error` is for an error or a panic of \
             `on_task_complete`, `on_error`, `on_message_complete` and `on_window_complete`.",
+    fields: &[ATTEMPTS, INITIAL_BACKOFF, MAX_BACKOFF, THEN],
+};
+
+const ARRANGE_POLICY: Section = Section {
+    about: "What follows an error or a panic of `arrange`, `decode`, `message_label` or \
+            `task_priority`, and tasks of `arrange` that must be refused. `attempts` are those for a \
+            whole window; after them it is arranged message by message, and `then` is for each \
+            message that still fails.",
     fields: &[
-        Field {
-            name: "attempts",
-            kind: Kind::Int { min: 1, max: 1_000_000 },
-            default: Some("1"),
-            about: "How often it is tried in all, the first time included. An attempt that waits for \
-                    its time holds no slot.",
-        },
-        Field {
-            name: "initial_backoff_ms",
-            kind: Kind::Int { min: 1, max: 86_400_000 },
-            default: Some("1000"),
-            about: "The wait before the second attempt, in milliseconds; it doubles each time, and \
-                    jitter takes away up to half.",
-        },
-        Field {
-            name: "max_backoff_ms",
-            kind: Kind::Int { min: 1, max: 86_400_000 },
-            default: Some("60000"),
-            about: "The longest wait between two attempts, in milliseconds.",
-        },
-        Field {
-            name: "then",
-            kind: Kind::Word(&["dead_letter", "skip", "stop"]),
-            default: Some("dead_letter"),
-            about: "What follows the last attempt: `dead_letter` writes the message to the dead \
-                    letters, `skip` accepts the failure, counted, and `stop` ends the worker with \
-                    the offset uncommitted, so that its next start begins there.",
-        },
+        Field { default: Some("4"), ..ATTEMPTS },
+        Field { default: Some("100"), ..INITIAL_BACKOFF },
+        Field { default: Some("5000"), ..MAX_BACKOFF },
+        THEN,
     ],
 };
 
+const ATTEMPTS: Field = Field {
+    name: "attempts",
+    kind: Kind::Int { min: 1, max: 1_000_000 },
+    default: Some("1"),
+    about: "How often it is tried in all, the first time included. An attempt that waits for its \
+            time holds no slot.",
+};
+
+const INITIAL_BACKOFF: Field = Field {
+    name: "initial_backoff_ms",
+    kind: Kind::Int { min: 1, max: 86_400_000 },
+    default: Some("1000"),
+    about: "The wait before the second attempt, in milliseconds; it doubles each time, and jitter \
+            takes away up to half.",
+};
+
+const MAX_BACKOFF: Field = Field {
+    name: "max_backoff_ms",
+    kind: Kind::Int { min: 1, max: 86_400_000 },
+    default: Some("60000"),
+    about: "The longest wait between two attempts, in milliseconds.",
+};
+
+const THEN: Field = Field {
+    name: "then",
+    kind: Kind::Word(&["dead_letter", "skip", "stop"]),
+    default: Some("dead_letter"),
+    about: "What follows the last attempt: `dead_letter` writes the message to the dead letters, \
+            `skip` accepts the failure, counted, and `stop` ends the worker with the offset \
+            uncommitted, so that its next start begins there.",
+};
+
 /// The section as it is written.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct RawOnFailure {
     /// A task that exited with a code other than 0.
@@ -77,6 +94,30 @@ pub struct RawOnFailure {
     pub output_over_limit: RawPolicy,
     /// A hook that answered an error or panicked.
     pub hook_error: RawPolicy,
+    /// A window that could not be arranged.
+    pub arrange_error: RawPolicy,
+}
+
+impl Default for RawOnFailure {
+    fn default() -> Self {
+        let [exit_code, signal, timeout, spawn_failure, output_over_limit, hook_error] =
+            std::array::from_fn(|_| RawPolicy::default());
+        let arrange_error = RawPolicy {
+            attempts: 4,
+            initial_backoff_ms: 100,
+            max_backoff_ms: 5000,
+            ..RawPolicy::default()
+        };
+        Self {
+            exit_code,
+            signal,
+            timeout,
+            spawn_failure,
+            output_over_limit,
+            hook_error,
+            arrange_error,
+        }
+    }
 }
 
 /// One policy as it is written.
@@ -144,7 +185,7 @@ impl FailurePolicy {
 }
 
 /// What follows each kind of failure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FailurePolicies {
     /// A task that exited with a code other than 0.
@@ -159,6 +200,14 @@ pub struct FailurePolicies {
     pub output_over_limit: FailurePolicy,
     /// A hook that answered an error or panicked.
     pub hook_error: FailurePolicy,
+    /// A window that could not be arranged; `attempts_max` counts those of the whole window.
+    pub arrange_error: FailurePolicy,
+}
+
+impl Default for FailurePolicies {
+    fn default() -> Self {
+        Self::new(&RawOnFailure::default(), &mut Problems::new())
+    }
 }
 
 impl FailurePolicies {
@@ -174,6 +223,7 @@ impl FailurePolicies {
             spawn_failure: policy("spawn_failure", &raw.spawn_failure),
             output_over_limit: policy("output_over_limit", &raw.output_over_limit),
             hook_error: policy("hook_error", &raw.hook_error),
+            arrange_error: policy("arrange_error", &raw.arrange_error),
         }
     }
 
@@ -205,6 +255,7 @@ mod tests {
             spawn_failure: of(5),
             output_over_limit: of(6),
             hook_error: of(7),
+            arrange_error: of(8),
         };
         let check = |outcome: TaskOutcome, expect| {
             assert_eq!(policies.of(&outcome).attempts_max, expect, "{outcome}");
@@ -214,6 +265,22 @@ mod tests {
         check(TaskOutcome::Timeout { limit: Duration::from_secs(1) }, 4);
         let kind = drakkar_api::SpawnErrorKind::NotFound;
         check(TaskOutcome::SpawnFailure { kind, reason: String::new() }, 5);
+    }
+
+    #[test]
+    fn the_tables_state_the_defaults_of_each_policy() {
+        let stated = SECTION.fields.iter().map(|field| {
+            let Kind::Section(section) = field.kind else { panic!("{} is no policy", field.name) };
+            let settings = section.fields.iter().map(|setting| {
+                let text = setting.default.expect("every setting here has a default");
+                let value = serde_json::from_str(text).unwrap_or_else(|_| text.into());
+                (setting.name.to_owned(), value)
+            });
+            (field.name.to_owned(), serde_json::Value::Object(settings.collect()))
+        });
+        let stated = serde_json::Value::Object(stated.collect());
+        let stated: RawOnFailure = serde_json::from_value(stated).expect("well typed");
+        assert_eq!(stated, RawOnFailure::default());
     }
 
     #[test]

@@ -102,9 +102,11 @@ async fn arrange(shared: Arc<Shared>, partition: PartitionId, call: ArrangeCall)
             }
         }
     }
-    let passed = decoded.iter().filter(|(_, message)| {
-        message.parse_error().is_none() || shared.config.on_parse_error == ParsePolicy::Pass
-    });
+    let policy = shared.config.on_parse_error;
+    let parses = |message: &AnyMessage| message.parse_error().is_none();
+    // What comes after a value that stops the worker is not worked on any more.
+    let wanted = decoded.iter().take_while(|(_, m)| parses(m) || policy != ParsePolicy::Stop);
+    let passed = wanted.filter(|(_, m)| parses(m) || policy == ParsePolicy::Pass);
     let passed: Vec<_> = passed.map(|(_, message)| message.clone()).collect();
     let result = if passed.is_empty() {
         Ok(Vec::new())

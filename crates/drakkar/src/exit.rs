@@ -6,7 +6,7 @@
 //! | 2 | the configuration is wrong; nothing was started |
 //! | 3 | a part could not start: a broker or sink that cannot be reached, a busy port, a missing program, a hook |
 //! | 4 | the source ended by itself |
-//! | 5 | a task or a hook failed in a way at which `executor.on_failure` has the worker stop |
+//! | 5 | a task or a hook failed, or a value did not parse, in a way at which `executor.on_failure` or `kafka.on_parse_error` has the worker stop |
 //! | 130 | a second signal: left at once, without draining |
 //!
 //! A drain that runs out of time (`executor.drain_timeout_seconds`) is no failure: what was unfinished

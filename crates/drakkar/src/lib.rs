@@ -59,8 +59,8 @@
 //!
 //! [`App::run_to_exit_code`] ends a program with 0 after an orderly end (also when the drain ran out of
 //! time), 2 when the configuration is wrong, 3 when a part could not start, 4 when the source ended by
-//! itself, 5 when a failure stopped the worker as `executor.on_failure` says, and 130 after a second
-//! signal.
+//! itself, 5 when a failure stopped the worker as `executor.on_failure` or `kafka.on_parse_error` says,
+//! and 130 after a second signal.
 #![forbid(unsafe_code)]
 
 mod app;

@@ -42,6 +42,15 @@ pub const SITUATIONS: &[&str] = &[
     "tasks retried",
     "retries used up",
     "tasks skipped",
+    "tasks tried again by the settings",
+    "tasks skipped by the settings",
+    "hooks called again by the settings",
+    "failures of hooks skipped by the settings",
+    "messages skipped that could not be arranged",
+    "stops for a task",
+    "stops for a hook",
+    "stops for what could not be arranged",
+    "stops for a value that does not parse",
     "tasks replaced",
     "chains of replacements",
     "hooks that failed: on_task_complete",
@@ -70,7 +79,9 @@ pub const SITUATIONS: &[&str] = &[
     "letters refused under hold",
     "letters dropped",
     "flows closed",
+    "outputs that would reach the mark of bytes",
     "stalls reported",
+    "stalls whose tasks were killed",
 ];
 
 /// Counts by situation.

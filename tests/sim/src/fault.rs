@@ -32,6 +32,7 @@ macro_rules! faults {
 faults! {
     "task_outputs_not_awaited" breaks Dl1;
     "task_failure_forgotten" breaks Dl1;
+    "stop_finishes_its_offset" breaks Dl1;
     "message_outputs_not_awaited" breaks Dl2;
     "window_holds_nothing" breaks Dl2;
     "window_hook_assumed" breaks Dl2;
@@ -60,12 +61,14 @@ faults! {
     "hook_error_swallowed" breaks Ft1;
     "arrange_error_stops" breaks Ft1;
     "stall_not_told" breaks Ft1;
+    "stalled_tasks_spared" breaks Ft1;
     "attempt_without_deadline" breaks Ft2;
     "backpressure_ignored" breaks Ft3;
     "load_leaks" breaks Ft3;
     "ahead_unbounded" breaks Ft3;
     "windows_unbounded" breaks Ft3;
     "windows_ignore_the_crowd" breaks Ft3;
+    "forecast_ignored" breaks Ft3;
     "payloads_unbounded" breaks Ft3;
     "buffer_unbounded" breaks Ft3;
     "repeat_taken_in" breaks Contract;

@@ -1,13 +1,16 @@
 //! The consumer group: who has which partition, and what befalls the members.
 
 use crate::journal::WorkerNumber;
+use crate::judge::Judge;
 use crate::recipe::size;
+use crate::scenario::{Scenario, forbid_stops, may_stop};
 use crate::seen::Seen;
 use crate::text::message_value;
 use crate::traced_source::blank_headers;
 use crate::worker::{Surroundings, Worker, partition_id};
 use drakkar_api::PartitionId;
 use drakkar_testkit::Random;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -58,6 +61,7 @@ impl Group {
         self.around.weather.clear_up();
         self.note("the faults end");
         while self.revokes.join_next().await.is_some() {}
+        self.forbid_stops().await;
         for member in 0..self.members.len() {
             if self.members[member].is_none() {
                 self.start(member).await;
@@ -84,6 +88,32 @@ impl Group {
         }
     }
 
+    /// What does not pass with the faults would stop every worker again: somebody changes the
+    /// settings.
+    async fn forbid_stops(&mut self) {
+        let mut scenario = Scenario::clone(&self.around.scenario);
+        if !may_stop(&mut scenario.config) {
+            return;
+        }
+        self.end().await;
+        forbid_stops(&mut scenario.config);
+        self.around.scenario = Arc::new(scenario);
+        self.around.journal.ask(Judge::forbid_stops);
+    }
+
+    /// Waits for those that a failure stops, or not yet.
+    async fn bury_stopped(&mut self) {
+        for member in 0..self.members.len() {
+            let stops = self.members[member].as_ref().is_some_and(Worker::is_stopping);
+            if stops
+                && self.random.chance(700)
+                && let Some(worker) = self.members[member].take()
+            {
+                worker.stopped().await;
+            }
+        }
+    }
+
     fn is_done(&self) -> bool {
         let broker = &self.around.broker;
         (0..self.around.scenario.partitions).all(|number| {
@@ -93,6 +123,7 @@ impl Group {
     }
 
     async fn step(&mut self) {
+        self.bury_stopped().await;
         let member = size(self.random.below(self.members.len() as u64));
         if self.members[member].is_none() {
             self.start(member).await;
@@ -139,8 +170,8 @@ impl Group {
         let free = (0..self.around.scenario.partitions).map(partition_id);
         let free: Vec<_> = free.filter(|id| self.owner(id).is_none()).collect();
         for id in free {
-            let present: Vec<_> =
-                (0..self.members.len()).filter(|&at| self.members[at].is_some()).collect();
+            let takes = |at: &usize| self.members[*at].as_ref().is_some_and(|it| !it.is_stopping());
+            let present: Vec<_> = (0..self.members.len()).filter(takes).collect();
             let member = self.random.pick(&present).copied();
             let wanted = self.random.chance(per_mille);
             if let Some(worker) = member.filter(|_| wanted).and_then(|at| self.members[at].as_ref())

@@ -253,7 +253,7 @@ impl SimHandler {
                 (ErrorAction::Replace(tasks), Answered::Replace(planned))
             }
             7 => (ErrorAction::DeadLetter, Answered::DeadLetter),
-            _ => (ErrorAction::Policy, Answered::DeadLetter),
+            _ => (ErrorAction::Policy, Answered::Policy),
         }
     }
 

@@ -17,6 +17,7 @@ mod ending;
 mod hooks;
 mod ledger;
 mod liveness;
+mod policy;
 mod rebalance;
 mod runs;
 
@@ -45,6 +46,7 @@ pub(crate) struct Judge {
     config: EngineConfig,
     hooks: Hooks,
     repeats_are_harmless: bool,
+    output_bytes: usize,
     attempt_timeouts: BTreeMap<Place, Duration>,
     now: Duration,
     /// Workers that have died; nothing of them is heard any more.
@@ -60,11 +62,15 @@ pub(crate) struct Judge {
     /// What was handed over of each partition before.
     handed_over: BTreeSet<(i32, Offset)>,
     accounts: BTreeMap<WorkerNumber, Account>,
+    /// Workers that a failure stops.
+    stopping: BTreeSet<WorkerNumber>,
     arrange_calls: u64,
     /// When a verdict or an answer to a commit of an older assignment came in last.
     stale: Option<Duration>,
     /// When the engine last heard of the end of a run, or lost one.
     eased_at: Option<Duration>,
+    /// When a message was last settled.
+    settled_at: Option<Duration>,
     /// Whether bytes, payloads or tasks are bounded so that they may hold windows back.
     has_narrow_bounds: bool,
     /// When it was last looked for messages that are held for nothing.
@@ -86,6 +92,7 @@ impl Judge {
             config: scenario.config.clone(),
             hooks: scenario.hooks,
             repeats_are_harmless: scenario.repeats_are_harmless,
+            output_bytes: scenario.output_bytes,
             attempt_timeouts: timeouts.into_iter().collect(),
             now: Duration::ZERO,
             dead: BTreeSet::new(),
@@ -96,9 +103,11 @@ impl Judge {
             last_owner: BTreeMap::new(),
             handed_over: BTreeSet::new(),
             accounts: BTreeMap::new(),
+            stopping: BTreeSet::new(),
             arrange_calls: 0,
             stale: None,
             eased_at: None,
+            settled_at: None,
             has_narrow_bounds: scenario.config.load_bytes != EngineConfig::default().load_bytes
                 || scenario.config.load_payloads != EngineConfig::default().load_payloads
                 || scenario.config.window_tasks_max < ROOMY,
@@ -167,7 +176,9 @@ impl Judge {
             Seen::CommitAsked { epoch, offset } => self.on_commit_asked(*epoch, *offset),
             Seen::CommitAnswered { epoch, result } => self.on_commit_answered(*epoch, result),
             Seen::Taken { epoch, offset } => self.on_taken(*epoch, *offset),
-            Seen::TakingFailed { epoch, hook, .. } => self.on_taking_failed(*epoch, *hook),
+            Seen::TakingFailed { epoch, offset, hook } => {
+                self.on_taking_failed(*epoch, *offset, *hook);
+            }
             Seen::ArrangeCalled { epoch, window, offsets } => {
                 self.on_arrange_called(*epoch, *window, offsets);
             }
@@ -186,6 +197,7 @@ impl Judge {
             Seen::RunReported { epoch, task, outcome } => {
                 self.on_run_reported(*epoch, *task, outcome);
             }
+            Seen::Killed { epoch } => self.on_killed(*epoch),
             Seen::Cancelled { epoch, waiting } => self.on_cancelled(*epoch, *waiting),
             Seen::Offered { sink, call, items } => self.on_offered(worker, *sink, *call, items),
             Seen::Applied { items, .. } => self.on_applied(items),
@@ -202,6 +214,8 @@ impl Judge {
         self.check_ended(at);
         self.check_commits_come(at);
         self.check_stalls_are_told(at);
+        self.check_stalled_tasks_are_killed(at);
+        self.check_stops_come(at);
         self.check_nothing_is_held(at);
         self.check_work_goes_on();
         self.note_loads();

@@ -5,7 +5,8 @@ use crate::handler::ROOMY;
 use crate::recipe::{Cookbook, size};
 use drakkar_api::BatchLimits;
 use drakkar_core::{
-    Backoff, CommitPolicy, EngineConfig, ParsePolicy, SendFailurePolicy, Thresholds,
+    Backoff, CommitPolicy, EngineConfig, FailureAction, FailurePolicy, ParsePolicy,
+    SendFailurePolicy, StallResponse, Thresholds,
 };
 use drakkar_testkit::Random;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub(crate) struct Scenario {
     pub(crate) config: EngineConfig,
     pub(crate) slots: usize,
     pub(crate) task_timeout: Duration,
+    /// What each run that succeeds puts out.
+    pub(crate) output_bytes: usize,
     pub(crate) hand_over_max: usize,
     pub(crate) limits: BatchLimits,
     pub(crate) letter_limits: BatchLimits,
@@ -89,7 +92,7 @@ impl Scenario {
         };
         let config = draw_config(&mut random, seed);
         let repeats_are_harmless = random.chance(500);
-        Self {
+        let mut scenario = Self {
             seed,
             partitions: i32::try_from(random.within(1..=4)).unwrap_or(1),
             messages: random.within(5..=30),
@@ -99,6 +102,7 @@ impl Scenario {
             steps: random.within(3..=14),
             slots: size(random.within(1..=5)),
             task_timeout: Duration::from_secs(random.within(1..=8)),
+            output_bytes: 4,
             hand_over_max: size(random.within(1..=20)),
             limits: draw_limits(&mut random),
             letter_limits: draw_limits(&mut random),
@@ -107,7 +111,9 @@ impl Scenario {
             cookbook: draw_cookbook(&mut random, seed),
             rates: draw_rates(&mut random),
             config,
-        }
+        };
+        enlarge_outputs(&mut scenario);
+        scenario
     }
 }
 
@@ -157,8 +163,8 @@ fn draw_config(random: &mut Random, seed: u64) -> EngineConfig {
         interval: millis(random, 50..=1000),
         offsets_max: size(random.within(2..=40)),
     };
-    config.arrange_retries_max = u32::try_from(random.within(0..=3)).unwrap_or(0);
-    config.arrange_backoff = draw_backoff(random);
+    config.on_failure.arrange_error.attempts_max = u32::try_from(random.within(1..=4)).unwrap_or(1);
+    config.on_failure.arrange_error.backoff = draw_backoff(random);
     config.delivery_retries_max = u32::try_from(random.within(0..=3)).unwrap_or(0);
     config.delivery_backoff = draw_backoff(random);
     config.handler_delivery_retries_max = u32::try_from(random.within(0..=2)).unwrap_or(0);
@@ -166,7 +172,96 @@ fn draw_config(random: &mut Random, seed: u64) -> EngineConfig {
         true => SendFailurePolicy::Hold,
         false => SendFailurePolicy::Drop,
     };
+    draw_policies(&mut config, seed);
     config
+}
+
+/// In some worlds outputs are so large that few of them reach the mark of bytes, nothing else holds
+/// windows back, and every run puts out the same, so that it can be told what is likely to come.
+fn enlarge_outputs(scenario: &mut Scenario) {
+    let mut random = Random::fork(scenario.seed, "outputs");
+    if !random.chance(120) {
+        return;
+    }
+    scenario.output_bytes = size(random.within(100..=500));
+    let pause_at = scenario.output_bytes * size(random.within(3..=8));
+    let config = &mut scenario.config;
+    config.load_bytes = Thresholds { pause_at, resume_at: pause_at / 2 };
+    config.load_count = Thresholds { pause_at: 100, resume_at: 50 };
+    config.window_size = size(random.within(2..=4));
+    config.open_windows_max = 6;
+    config.window_tasks_max = ROOMY;
+    scenario.messages = random.within(20..=30);
+    scenario.cookbook.tasks_max = 3;
+    scenario.cookbook.precomputed = 0;
+    (scenario.rates.task_fails, scenario.rates.task_hangs) = (0, 0);
+}
+
+/// In a third of the worlds not everything that fails goes to the dead letters at once, and in some
+/// of these a failure may stop a worker.
+fn draw_policies(config: &mut EngineConfig, seed: u64) {
+    let mut random = Random::fork(seed, "policies");
+    if !random.chance(330) {
+        return;
+    }
+    let stops = if random.chance(350) { 200 } else { 0 };
+    let policies = &mut config.on_failure;
+    for policy in [
+        &mut policies.exit_code,
+        &mut policies.signal,
+        &mut policies.timeout,
+        &mut policies.spawn_failure,
+        &mut policies.hook_error,
+    ] {
+        policy.attempts_max = u32::try_from(random.within(1..=4)).unwrap_or(1);
+        policy.backoff = draw_backoff(&mut random);
+        policy.then = draw_action(&mut random, stops);
+    }
+    policies.arrange_error.then = draw_action(&mut random, stops / 2);
+    if random.chance(stops) {
+        config.on_parse_error = ParsePolicy::Stop;
+    }
+    let responses = [StallResponse::Warn, StallResponse::KillTask, StallResponse::KillTask];
+    config.stall_response = random.pick(&responses).copied().unwrap_or_default();
+}
+
+fn draw_action(random: &mut Random, stops: u16) -> FailureAction {
+    match random.chance(stops) {
+        true => FailureAction::Stop,
+        false if random.chance(400) => FailureAction::Skip,
+        false => FailureAction::DeadLetter,
+    }
+}
+
+/// Returns whether some failure stops a worker.
+pub(crate) fn may_stop(config: &mut EngineConfig) -> bool {
+    policies_of(config).iter().any(|policy| policy.then == FailureAction::Stop)
+        || config.on_parse_error == ParsePolicy::Stop
+}
+
+/// Has no failure stop a worker any more, as an operator would who wants it to go on.
+pub(crate) fn forbid_stops(config: &mut EngineConfig) {
+    for policy in policies_of(config) {
+        if policy.then == FailureAction::Stop {
+            policy.then = FailureAction::DeadLetter;
+        }
+    }
+    if config.on_parse_error == ParsePolicy::Stop {
+        config.on_parse_error = ParsePolicy::DeadLetter;
+    }
+}
+
+fn policies_of(config: &mut EngineConfig) -> [&mut FailurePolicy; 7] {
+    let policies = &mut config.on_failure;
+    [
+        &mut policies.exit_code,
+        &mut policies.signal,
+        &mut policies.timeout,
+        &mut policies.spawn_failure,
+        &mut policies.output_over_limit,
+        &mut policies.hook_error,
+        &mut policies.arrange_error,
+    ]
 }
 
 fn draw_backoff(random: &mut Random) -> Backoff {

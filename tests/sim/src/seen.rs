@@ -75,6 +75,8 @@ pub(crate) enum Seen {
     RunReported { epoch: Epoch, task: Number, outcome: TaskOutcome },
     /// The engine cancelled runs: all (`None`), or so many waiting ones.
     Cancelled { epoch: Epoch, waiting: Option<usize> },
+    /// The engine had runs killed, by name.
+    Killed { epoch: Epoch },
 
     /// A call of `deliver` began.
     Offered { sink: Place, call: usize, items: Vec<Item> },
@@ -155,6 +157,8 @@ pub(crate) enum Answered {
     Retry(Duration),
     Skip,
     DeadLetter,
+    /// What the settings say.
+    Policy,
     Replace(Vec<Planned>),
     /// An error or a panic.
     Failed,
@@ -241,8 +245,15 @@ pub(crate) enum Told {
     Tombstone,
     ParseFailed,
     HookFailed,
+    /// The worker stops, as the settings say of a failure at this offset.
+    Stopped {
+        partition: i32,
+        offset: Offset,
+    },
+    /// It waits for this offset, or for a commit.
     Stalled {
         partition: i32,
+        offset: Option<Offset>,
     },
     Recovered {
         partition: i32,

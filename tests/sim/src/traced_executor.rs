@@ -45,11 +45,14 @@ impl Executor for TracedExecutor {
     }
 
     fn cancel(&self, owner: Epoch, scope: CancelScope) {
-        let waiting = match &scope {
-            CancelScope::Waiting(runs) => Some(runs.len()),
-            _ => None,
+        let seen = match &scope {
+            CancelScope::Waiting(runs) => {
+                Seen::Cancelled { epoch: owner, waiting: Some(runs.len()) }
+            }
+            CancelScope::Runs(_) => Seen::Killed { epoch: owner },
+            _ => Seen::Cancelled { epoch: owner, waiting: None },
         };
-        self.journal.see(self.worker, Seen::Cancelled { epoch: owner, waiting });
+        self.journal.see(self.worker, seen);
         self.inner.cancel(owner, scope);
     }
 

@@ -2,7 +2,7 @@
 
 use crate::journal::{Journal, WorkerNumber};
 use crate::seen::{Seen, Told};
-use drakkar_api::{Event, Observer, PartitionId};
+use drakkar_api::{Event, Observer, Offset, PartitionId};
 
 /// The observer that an engine of the simulation is given.
 pub(crate) struct TracedObserver {
@@ -46,11 +46,23 @@ fn told(event: &Event<'_>) -> Option<Told> {
         Event::ParseFailed { .. } => Told::ParseFailed,
         Event::HookFailed { .. } => Told::HookFailed,
         Event::PartitionFailed { partition, reason, .. } if reason.starts_with("stalled") => {
-            Told::Stalled { partition: of(partition) }
+            let offset = offset_after(reason, "stalled: offset ");
+            Told::Stalled { partition: of(partition), offset }
+        }
+        Event::PartitionFailed { partition, reason, .. } if reason.starts_with("stopped") => {
+            let offset = offset_after(reason, "stopped at offset ")?;
+            Told::Stopped { partition: of(partition), offset }
         }
         Event::PartitionFailed { reason, .. } => Told::Broken((*reason).to_owned()),
         Event::PartitionRecovered { partition } => Told::Recovered { partition: of(partition) },
         Event::Backpressure { active, .. } => Told::Backpressure { active: *active },
         _ => return None,
     })
+}
+
+/// Reads the offset that a reason names behind these words.
+fn offset_after(reason: &str, words: &str) -> Option<Offset> {
+    let rest = reason.strip_prefix(words)?;
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..end].parse().ok().map(Offset::new)
 }

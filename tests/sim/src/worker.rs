@@ -152,6 +152,17 @@ impl Worker {
         worker
     }
 
+    /// Returns whether a failure stops it, or has stopped it.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.journal.ask(|judge| judge.is_stopping(self.number))
+    }
+
+    /// Waits for the end of one that a failure stops.
+    pub(crate) async fn stopped(mut self) {
+        self.end().await;
+        self.shutdown = None;
+    }
+
     /// Ends the faults of its commits.
     pub(crate) fn heal(&self) {
         self.commits.heal();
@@ -258,6 +269,7 @@ fn promise_of(violation: &str) -> Promise {
 fn executor(scenario: &Scenario, weather: &Weather, number: WorkerNumber) -> FakeExecutor {
     let weather = weather.clone();
     let mut random = Random::fork(scenario.seed, &format!("executor {number}"));
+    let output = "o".repeat(scenario.output_bytes);
     let script = move |_: &drakkar_api::Task, _| {
         let rates = weather.rates();
         let duration = random.duration(rates.task_longest);
@@ -271,7 +283,7 @@ fn executor(scenario: &Scenario, weather: &Weather, number: WorkerNumber) -> Fak
                 _ => FakeRun::exit(1),
             }
         } else {
-            FakeRun::success("done")
+            FakeRun::success(output.clone())
         };
         run.lasting(duration)
     };

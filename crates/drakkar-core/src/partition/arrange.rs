@@ -2,16 +2,21 @@
 
 use super::effect::{ArrangeCall, Effect};
 use super::message::{Fate, MessagePhase, MessageState};
+use super::output::Owner;
 use super::window::WindowPhase;
 use super::{HookFailure, Partition, Timer};
 use crate::config::ParsePolicy;
 use crate::erased::AnyMessage;
+use crate::failure::FailureAction;
 use drakkar_api::{Event, Hook, Offset, Priority, Task, WindowId};
 use std::sync::Arc;
 
 /// Tasks and their priorities, each task made once and not moved again.
 pub(super) type Tasks = Vec<(Arc<Task>, Priority)>;
 type Arranged = Result<Tasks, HookFailure>;
+
+/// What says that the worker stops when a window cannot be arranged.
+const SETTING: &str = "executor.on_failure.arrange_error";
 
 impl Partition {
     /// Calls `arrange` for at most `count` messages of a window, from number `first` on.
@@ -44,15 +49,25 @@ impl Partition {
         for (offset, typed) in decoded {
             self.keep_decoded(offset, typed);
         }
+        let stops_at = self.find_unparsable(id);
         let result = result.and_then(|tasks| {
-            self.check_tasks(tasks).inspect_err(|failure| self.report_refusal(id, None, failure))
+            self.check_tasks(tasks, stops_at)
+                .inspect_err(|failure| self.report_refusal(id, None, failure))
         });
         match phase {
             WindowPhase::Arranging { attempt } => match result {
-                Ok(tasks) => self.finish_arrange(id, tasks),
+                Ok(tasks) => match stops_at {
+                    Some(at) => self.stop_at_unparsable(id, at, tasks),
+                    None => self.finish_arrange(id, tasks),
+                },
                 Err(failure) => self.on_arrange_failed(id, attempt, &failure),
             },
-            WindowPhase::Isolating { index } => self.on_isolated(id, index, result),
+            WindowPhase::Isolating { index } => match stops_at {
+                Some(at) if self.windows[&id].messages[index] == at => {
+                    self.stop_at_unparsable(id, at, Tasks::new());
+                }
+                _ => self.on_isolated(id, index, result),
+            },
             WindowPhase::Isolated { .. }
             | WindowPhase::Working
             | WindowPhase::Completing
@@ -77,7 +92,7 @@ impl Partition {
                 policy: self.config.on_parse_error.as_str(),
             });
             match self.config.on_parse_error {
-                ParsePolicy::Pass => {}
+                ParsePolicy::Pass | ParsePolicy::Stop => {}
                 ParsePolicy::DeadLetter => message.fate = Fate::from_parse_error(error),
                 ParsePolicy::Skip => message.fate = Fate::Skipped,
             }
@@ -85,10 +100,36 @@ impl Partition {
         message.typed = Some(typed);
     }
 
+    /// Returns the first message of a window that stops the worker as it does not parse.
+    fn find_unparsable(&self, id: WindowId) -> Option<Offset> {
+        if self.config.on_parse_error != ParsePolicy::Stop {
+            return None;
+        }
+        let is_unparsable = |offset: &&Offset| {
+            let typed = self.messages.get(offset).and_then(|message| message.typed.as_ref());
+            typed.is_some_and(|typed| typed.parse_error().is_some())
+        };
+        self.windows[&id].messages.iter().find(is_unparsable).copied()
+    }
+
+    /// A value that does not parse stops the worker, once what is before it in its window is
+    /// arranged; these are its tasks.
+    fn stop_at_unparsable(&mut self, id: WindowId, offset: Offset, tasks: Tasks) {
+        let window = self.windows.get_mut(&id).expect("the caller found it");
+        let index = window.messages.iter().position(|&at| at == offset).expect("it is in it");
+        if !tasks.is_empty() {
+            window.collected.push((window.messages[0], tasks));
+        }
+        let typed = self.messages.get(&offset).and_then(|message| message.typed.as_ref());
+        let error = typed.and_then(|typed| typed.parse_error()).expect("the caller found it");
+        let fate = Fate::from_parse_error(error);
+        self.stop_arranging(id, index, "kafka.on_parse_error", &fate);
+    }
+
     /// A task must name open messages of this partition, and there must not be too many. They are
     /// counted for each call of `arrange`: when a window is taken message by message, one message
     /// must not suffer for what its neighbours made; what are too many together waits.
-    fn check_tasks(&self, tasks: Tasks) -> Arranged {
+    fn check_tasks(&self, tasks: Tasks, stops_at: Option<Offset>) -> Arranged {
         let total = tasks.len();
         if total > self.config.window_tasks_max {
             let limit = self.config.window_tasks_max;
@@ -97,8 +138,11 @@ impl Partition {
                  (executor.max_tasks_per_window)"
             )));
         }
+        let takes = |message: &MessageState| {
+            message.takes_arranged() && stops_at.is_none_or(|at| message.source.offset < at)
+        };
         for (task, _) in &tasks {
-            self.check_offsets(task, MessageState::takes_arranged).map_err(arrange_failure)?;
+            self.check_offsets(task, takes).map_err(arrange_failure)?;
         }
         Ok(tasks)
     }
@@ -141,18 +185,44 @@ impl Partition {
         if cfg!(drakkar_fault = "arrange_error_stops") {
             return;
         }
+        let policy = self.config.on_failure.arrange_error;
         let window = self.windows.get_mut(&id).expect("the caller found it");
-        if attempt <= self.config.arrange_retries_max {
+        if attempt < policy.attempts_max {
             window.phase = WindowPhase::Arranging { attempt: attempt + 1 };
-            let wait = self.config.arrange_backoff.after(attempt, &mut self.jitter);
+            let wait = policy.backoff.after(attempt, &mut self.jitter);
             self.set_timer(self.now + wait, Timer::Arrange(id));
         } else if let [only] = window.messages[..] {
-            self.doom(only, Fate::from_calls(failure, attempt));
+            let fate = Fate::from_calls(failure, attempt);
+            if policy.then == FailureAction::Stop {
+                return self.stop_arranging(id, 0, SETTING, &fate);
+            }
+            self.give_up_arranging(only, fate);
             self.finish_arrange(id, Vec::new());
         } else {
             window.phase = WindowPhase::Isolating { index: 0 };
             self.call_arrange(id, 0, 1);
         }
+    }
+
+    /// A message could not be arranged: does what the settings say of that.
+    fn give_up_arranging(&mut self, offset: Offset, fate: Fate) {
+        match self.config.on_failure.arrange_error.then {
+            FailureAction::DeadLetter => self.doom(offset, fate),
+            FailureAction::Skip => self.doom(offset, Fate::Skipped),
+            FailureAction::Stop => self.halt(Owner::Message(offset), SETTING, &fate),
+        }
+    }
+
+    /// Message number `index` of the window that is being arranged stops the worker. Those before it
+    /// go ahead as a window of their own; from it on nothing is arranged any more, until the drain
+    /// gives it back.
+    fn stop_arranging(&mut self, mut id: WindowId, index: usize, setting: &str, fate: &Fate) {
+        let offset = self.windows[&id].messages[index];
+        if index > 0 {
+            id = self.divide_window(id, index);
+        }
+        debug_assert_eq!(self.arranging, Some(id), "no other window is formed");
+        self.halt(Owner::Message(offset), setting, fate);
     }
 
     /// Takes the tasks of one message. If they are too many together with those of the messages
@@ -169,7 +239,13 @@ impl Partition {
                 let window = self.windows.get_mut(&id).expect("it is being arranged");
                 window.collected.push((offset, tasks));
             }
-            Err(failure) => self.doom_isolated(offset, &failure),
+            Err(failure) => {
+                let fate = self.fate_of_isolated(&failure);
+                if self.config.on_failure.arrange_error.then == FailureAction::Stop {
+                    return self.stop_arranging(id, index, SETTING, &fate);
+                }
+                self.give_up_arranging(offset, fate);
+            }
         }
         let window = self.windows.get_mut(&id).expect("it is being arranged");
         window.phase = WindowPhase::Isolated { next: index + 1 };
@@ -197,10 +273,10 @@ impl Partition {
         }
     }
 
-    fn doom_isolated(&mut self, offset: Offset, failure: &HookFailure) {
+    fn fate_of_isolated(&self, failure: &HookFailure) -> Fate {
         // Those for the whole window, and this one.
-        let calls = self.config.arrange_retries_max.saturating_add(2);
-        self.doom(offset, Fate::from_calls(failure, calls));
+        let calls = self.config.on_failure.arrange_error.attempts_max.saturating_add(1);
+        Fate::from_calls(failure, calls)
     }
 
     /// The messages of a window were taken one by one. A task that cannot start any more, or not
@@ -214,7 +290,8 @@ impl Partition {
                 Some(error) => {
                     let failure = arrange_failure(error);
                     self.report_refusal(id, Some(offset), &failure);
-                    self.doom_isolated(offset, &failure);
+                    let fate = self.fate_of_isolated(&failure);
+                    self.give_up_arranging(offset, fate);
                 }
             }
         }
@@ -232,7 +309,7 @@ impl Partition {
         if let Some((offset, _)) = later {
             return Some(format!(
                 "a task names offset {offset}, which is not arranged yet: its window was divided, as \
-                 it had more tasks than executor.max_tasks_per_window"
+                 it had more tasks than executor.max_tasks_per_window, or as a failure stops the worker"
             ));
         }
         let is_open = named().any(|(_, message)| message.is_some_and(|m| m.takes_arranged()));

@@ -24,7 +24,7 @@ impl Partition {
         }
         let fate = Fate::from_calls(failure, failures);
         match (policy.then, owner) {
-            (FailureAction::Stop, _) => self.halt(owner, &fate),
+            (FailureAction::Stop, _) => self.halt(owner, "executor.on_failure", &fate),
             (FailureAction::DeadLetter, Owner::Task(key)) => self.fail_task(key, &fate),
             (FailureAction::DeadLetter, Owner::Message(offset)) => {
                 if !cfg!(drakkar_fault = "hook_error_swallowed") {
@@ -59,21 +59,29 @@ impl Partition {
     }
 
     /// A failure is to stop the worker: its messages stay unfinished, so that no commit passes them.
-    pub(super) fn halt(&mut self, owner: Owner, fate: &Fate) {
+    /// What is before them is finished, started or not. `setting` is the one that wants this.
+    pub(super) fn halt(&mut self, owner: Owner, setting: &str, fate: &Fate) {
         if let Owner::Task(key) = owner {
             self.tasks.get_mut(&key).expect("the caller found it").phase = TaskPhase::Halted;
         }
         let offsets = self.offsets_of(owner);
-        let reason = format!(
-            "stopped at offset {}, as executor.on_failure says: {}",
-            offsets[0],
-            fate.reason()
-        );
+        let reason =
+            format!("stopped at offset {}, as {setting} says: {}", offsets[0], fate.reason());
+        if let Some(before) = self.message_before(offsets[0]) {
+            self.mark_started(before);
+        }
+        if cfg!(drakkar_fault = "stop_finishes_its_offset") {
+            offsets.iter().for_each(|&offset| self.finish_message(offset));
+        }
         self.halted.extend(offsets);
         let partition = &self.id;
         let failed = Event::PartitionFailed { partition, reason: &reason, keeps_ready: false };
         self.observer.observe(&failed);
         self.effects.push(Effect::Stop(format!("partition {} {reason}", self.id)));
+    }
+
+    fn message_before(&self, offset: Offset) -> Option<Offset> {
+        self.messages.keys().take_while(|&&at| at < offset).last().copied()
     }
 
     /// Returns whether a message cannot be finished any more: a failure stopped it, or one of those

@@ -61,7 +61,7 @@ pub(super) enum MessagePhase {
 pub(super) enum Fate {
     /// It completes.
     Normal,
-    /// It is dropped, as `kafka.on_parse_error: skip` asks.
+    /// It is dropped, as `kafka.on_parse_error` or `executor.on_failure.arrange_error` asks.
     Skipped,
     /// It goes to the dead letters.
     DeadLetter(Arc<Cause>),
@@ -234,6 +234,9 @@ impl Partition {
 
     /// All tasks of a message are settled, or it got none.
     pub(super) fn complete_message(&mut self, offset: Offset) {
+        if self.halted.contains(&offset) {
+            return;
+        }
         let message = self.messages.get_mut(&offset).expect("the caller found it");
         message.phase = MessagePhase::Completing;
         self.busy_messages += 1;

@@ -148,7 +148,9 @@ impl Partition {
         if runs.is_empty() {
             return false;
         }
-        self.effects.push(Effect::Kill(runs));
+        if !cfg!(drakkar_fault = "stalled_tasks_spared") {
+            self.effects.push(Effect::Kill(runs));
+        }
         self.progress.blocking = Some((offset, self.now));
         true
     }

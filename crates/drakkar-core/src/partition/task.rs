@@ -338,7 +338,7 @@ impl Partition {
         match policy.then {
             FailureAction::DeadLetter => self.fail_task(key, fate),
             FailureAction::Skip => self.skip_task(key),
-            FailureAction::Stop => self.halt(Owner::Task(key), fate),
+            FailureAction::Stop => self.halt(Owner::Task(key), "executor.on_failure", fate),
         }
     }
 

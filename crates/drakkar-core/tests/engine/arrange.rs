@@ -291,7 +291,7 @@ async fn a_task_for_a_message_that_finishes_before_the_window_is_arranged_is_ref
         .with_slow(Hook::Arrange, SECOND);
     let setup = Setup::new(handler)
         .config(|config| {
-            config.arrange_retries_max = 0;
+            config.on_failure.arrange_error.attempts_max = 1;
             config.window_size = 2;
         })
         .tasks(4, |task, _| FakeRun::success(input(task)).lasting(MILLISECOND * 2500));

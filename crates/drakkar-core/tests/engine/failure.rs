@@ -1,7 +1,7 @@
 //! What the settings say of failures, where the handler leaves it to them.
 
 use crate::world::{SECOND, Setup, World, broken, input, record};
-use drakkar_api::{Hook, Message, Outputs, Task, TaskOutcome};
+use drakkar_api::{Hook, Message, Offset, Outputs, Precomputed, RawInput, Task, TaskOutcome};
 use drakkar_core::{EngineErrorKind, FailureAction, FailurePolicy};
 use drakkar_testkit::{FakeRun, TestHandler};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -223,6 +223,112 @@ async fn what_shares_a_task_with_a_stopped_message_is_not_waited_for() {
         .tasks(1, |_, _| FakeRun::exit(1));
     let world = setup.start(&["a", "b", "c"]).await;
     stopped(world, None, SECOND).await;
+}
+
+// Promise: WM-1, RB-1
+#[tokio::test(start_paused = true)]
+async fn what_is_before_a_stop_is_finished_though_nothing_of_it_has_started() {
+    let handler = echo().with_arrange(|window, _| {
+        let task = |m: &Message<RawInput>| match m.value() {
+            Some(value) if value == "known" => {
+                let known = Precomputed { exit_code: 1, ..Precomputed::default() };
+                Task::for_message(m).precomputed(known)
+            }
+            value => Task::for_message(m).stdin(value.cloned().unwrap_or_default()),
+        };
+        Ok(window.messages().map(task).collect())
+    });
+    let setup = Setup::new(handler)
+        .config(|config| {
+            config.on_failure.exit_code = policy(1, FailureAction::Stop);
+            config.window_size = 1;
+        })
+        .tasks(1, |task, _| FakeRun::success(input(task)).lasting(SECOND));
+    let world = setup.start(&["a", "b", "known", "c"]).await;
+    let reason = stopped(world, Some(2), SECOND * 5).await;
+    assert!(reason.contains("in:0 stopped at offset 2"), "{reason}");
+}
+
+/// Arranges all but windows with a message "poison".
+fn fastidious() -> TestHandler {
+    echo().with_arrange(|window, _| {
+        let is_poison = |m: &Message<RawInput>| m.value().is_some_and(|value| value == "poison");
+        if window.messages().any(is_poison) {
+            return broken(false);
+        }
+        let task = |m: &Message<RawInput>| {
+            Task::for_message(m).stdin(m.value().cloned().unwrap_or_default())
+        };
+        Ok(window.messages().map(task).collect())
+    })
+}
+
+// Promise: DL-1, FT-1
+#[tokio::test(start_paused = true)]
+async fn a_window_that_cannot_be_arranged_is_tried_as_often_as_the_settings_say() {
+    let with = |then| {
+        Setup::new(fastidious())
+            .config(move |config| config.on_failure.arrange_error = policy(2, then))
+    };
+
+    let world = with(FailureAction::DeadLetter).start(&["a", "poison", "b"]).await;
+    let began = Instant::now();
+    world.until_done().await;
+    assert_eq!(world.letters(), ["message@1 hook_error arrange x3: boom"]);
+    // A wait of 1 s, of which jitter takes away up to half.
+    assert!(began.elapsed() >= SECOND / 2, "{:?}", began.elapsed());
+    world.finish().await;
+
+    let world = with(FailureAction::Skip).start(&["a", "poison", "b"]).await;
+    world.until_done().await;
+    assert_eq!((world.sent(), world.letters()), (texts(&["a", "b"]), vec![]));
+    assert_eq!(world.ends(), [(0, "Completed"), (1, "Skipped"), (2, "Completed")]);
+    world.finish().await;
+}
+
+// Promise: DL-1, WM-1, FT-1
+#[tokio::test(start_paused = true)]
+async fn a_message_that_cannot_be_arranged_can_stop_the_worker() {
+    for window_size in [1, 2, 4] {
+        let setup = Setup::new(fastidious())
+            .config(|config| {
+                config.on_failure.arrange_error = policy(1, FailureAction::Stop);
+                config.window_size = window_size;
+            })
+            .tasks(1, |task, _| FakeRun::success(input(task)).lasting(SECOND));
+        let world = setup.start(&["a", "b", "poison", "c"]).await;
+        let sink = world.sink.clone();
+        let reason = stopped(world, Some(2), SECOND * 5).await;
+        assert!(reason.contains("in:0 stopped at offset 2"), "{reason}");
+        assert!(reason.contains("boom"), "{reason}");
+        assert_eq!(sink.applied().len(), 2, "windows of {window_size}");
+    }
+}
+
+// Promise: WM-1, FT-1
+#[tokio::test(start_paused = true)]
+async fn what_needs_a_message_that_is_not_arranged_any_more_stops_the_worker_too() {
+    let handler = echo().with_arrange(|window, _| match window.len() {
+        1 if window.messages().any(|m| m.offset() == Offset::new(1)) => {
+            Ok(vec![Task::for_offsets([1, 2].map(Offset::new)).stdin("both")])
+        }
+        1 if window.messages().any(|m| m.offset() == Offset::new(0)) => {
+            Ok(vec![Task::for_offset(Offset::new(0)).stdin("first")])
+        }
+        _ => broken(false),
+    });
+    let setup = Setup::new(handler)
+        .config(|config| config.on_failure.arrange_error = policy(1, FailureAction::Stop));
+    let mut world = setup.start(&["a", "b", "c"]).await;
+    let error = world.ended().await.expect_err("the worker stops");
+    let EngineErrorKind::Stopped(reason) = error.kind() else { panic!("{error}") };
+    assert!(
+        reason.contains("stopped at offset 1") && reason.contains("names offset 2"),
+        "{reason}"
+    );
+    world.check_account();
+    assert!(world.letters().is_empty());
+    assert_eq!(world.sent(), ["first"]);
 }
 
 fn texts(texts: &[&str]) -> Vec<String> {

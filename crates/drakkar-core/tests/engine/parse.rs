@@ -5,7 +5,7 @@ use drakkar_api::{
     Context, Handler, Headers, HookResult, Message, MessageGroup, Offset, Outputs, Task,
     TaskOutput, Window,
 };
-use drakkar_core::ParsePolicy;
+use drakkar_core::{EngineErrorKind, ParsePolicy};
 use std::sync::{Arc, Mutex};
 
 /// Wants numbers; remembers what it was given.
@@ -41,6 +41,17 @@ impl Handler for Numbers {
     ) -> HookResult<Outputs> {
         self.completed.lock().expect("no panic").push(group.message.offset().get());
         Ok(Outputs::new())
+    }
+}
+
+/// Wants numbers, and arranges them like this.
+struct Arranging(fn(&Window<u32>) -> HookResult<Vec<Task>>);
+
+impl Handler for Arranging {
+    type Input = u32;
+
+    async fn arrange(&self, window: &Window<u32>, _cx: &Context) -> HookResult<Vec<Task>> {
+        (self.0)(window)
     }
 }
 
@@ -100,6 +111,55 @@ async fn what_does_not_parse_may_be_dropped_and_is_counted() {
     assert_eq!(ends, [(0, "Completed"), (1, "Skipped"), (2, "Completed"), (3, "Completed")]);
     assert_eq!(world.seen.count("ParseFailed"), 1);
     world.finish().await;
+}
+
+// Promise: WM-1, FT-1
+#[tokio::test(start_paused = true)]
+async fn what_does_not_parse_may_stop_the_worker_without_a_commit_past_it() {
+    for window_size in [1, 2, 8] {
+        let handler = Numbers::default();
+        let given = Arc::clone(&handler.given);
+        let setup = Setup::of(handler).config(|config| {
+            config.on_parse_error = ParsePolicy::Stop;
+            config.window_size = window_size;
+        });
+        let mut world = setup.start(&["1", "2", "oops", "3", "no"]).await;
+        let error = world.ended().await.expect_err("the worker stops");
+        let EngineErrorKind::Stopped(reason) = error.kind() else { panic!("{error}") };
+        assert!(reason.contains("stopped at offset 2, as kafka.on_parse_error says"), "{reason}");
+        assert!(reason.contains("line 1 column 1"), "{reason}");
+        assert_eq!((world.sent(), world.committed(0)), (vec!["1".into(), "2".into()], Some(2)));
+        assert_eq!(*given.lock().expect("no panic"), ["1", "2"], "nothing beyond it is worked on");
+        assert_eq!((world.letters().len(), world.seen.count("PartitionFailed")), (0, 1));
+        world.check_account();
+    }
+}
+
+// Promise: FT-1
+#[tokio::test(start_paused = true)]
+async fn what_stops_the_worker_as_it_does_not_parse_is_found_message_by_message_too() {
+    let handler = Arranging(|window| match window.len() {
+        1 => Ok(window.messages().map(Task::for_message).collect()),
+        _ => Err("one by one, please".into()),
+    });
+    let setup = Setup::of(handler).config(|config| config.on_parse_error = ParsePolicy::Stop);
+    let mut world = setup.start(&["1", "2", "oops", "3"]).await;
+    let error = world.ended().await.expect_err("the worker stops");
+    assert!(matches!(error.kind(), EngineErrorKind::Stopped(_)), "{error}");
+    assert_eq!((world.executor.records().len(), world.committed(0)), (2, Some(2)));
+    world.check_account();
+}
+
+// Promise: FT-1
+#[tokio::test(start_paused = true)]
+async fn a_task_for_what_is_beyond_a_value_that_stops_the_worker_is_refused() {
+    let handler = Arranging(|_| Ok(vec![Task::for_offsets([0, 2].map(Offset::new))]));
+    let setup = Setup::of(handler).config(|config| config.on_parse_error = ParsePolicy::Stop);
+    let mut world = setup.start(&["1", "oops", "3"]).await;
+    world.ended().await.expect_err("the worker stops");
+    assert_eq!((world.executor.records().len(), world.committed(0)), (0, Some(1)));
+    assert_eq!(world.letters().len(), 1, "the message whose task it was could not be arranged");
+    world.check_account();
 }
 
 // D3: in the original a tombstone crashed the worker, again after each restart.

@@ -23,6 +23,8 @@ pub(super) struct Account {
     pub(super) full_since: Option<(Duration, &'static str)>,
     /// Since when there are so many runs that a partition with a window may take no other.
     pub(super) crowded_since: Option<Duration>,
+    /// Since when what runs is likely to put out so much that no such partition may take more.
+    pub(super) heavy_since: Option<Duration>,
     pub(super) told: Books,
 }
 
@@ -49,9 +51,11 @@ impl Judge {
                 let what = format!("worker {worker} says of itself: {reason}");
                 self.blame(Promise::Contract, what);
             }
-            Told::Stalled { partition } => {
+            Told::Stopped { partition, offset } => self.on_stopped(worker, *partition, *offset),
+            Told::Stalled { partition, offset } => {
                 self.count("stalls reported");
                 self.set_stalled(worker, *partition, true);
+                self.expect_kill(worker, *partition, *offset);
             }
             Told::Recovered { partition } => self.set_stalled(worker, *partition, false),
             _ => self.account(worker).told.add(told),

@@ -5,21 +5,21 @@ use super::assignment::{Doom, Origin, RunPhase, Task, TaskPhase};
 use crate::promise::Promise;
 use crate::seen::{Arranged, Number, Planned, Shape};
 use drakkar_api::{Epoch, Hook, Offset, WindowId};
-use drakkar_core::ParsePolicy;
+use drakkar_core::{FailureAction, ParsePolicy};
 
 impl Judge {
     pub(super) fn on_taken(&mut self, epoch: Epoch, offset: Offset) {
         self.check_not_over(epoch, "a message was taken into a window");
         let (policy, now) = (self.config.on_parse_error, self.now);
         let Some(message) = self.message(epoch, offset) else { return };
+        let shape = message.shape;
+        if shape == Shape::Unparsable && policy == ParsePolicy::DeadLetter {
+            message.doom.get_or_insert(Doom::Parse);
+        }
         if std::mem::replace(&mut message.taken, true) {
             return;
         }
         message.taken_at = Some(now);
-        let shape = message.shape;
-        if shape == Shape::Unparsable && policy == ParsePolicy::DeadLetter {
-            message.doom = Some(Doom::Parse);
-        }
         match shape {
             Shape::Plain => {}
             Shape::Unparsable => self.count("messages that do not parse"),
@@ -29,7 +29,7 @@ impl Judge {
         self.check_ahead(epoch);
     }
 
-    pub(super) fn on_taking_failed(&mut self, epoch: Epoch, hook: Hook) {
+    pub(super) fn on_taking_failed(&mut self, epoch: Epoch, offset: Offset, hook: Hook) {
         self.count(match hook {
             Hook::Decode => "hooks that failed: decode",
             _ => "hooks that failed: message_label",
@@ -37,6 +37,10 @@ impl Judge {
         if let Some(assignment) = self.assignments.get_mut(&epoch) {
             assignment.arrange_failures += 1;
             assignment.window_was_tried = true;
+        }
+        // Nobody has seen what its value is.
+        if let Some(message) = self.message(epoch, offset) {
+            message.doom = message.doom.filter(|doom| *doom != Doom::Parse);
         }
     }
 
@@ -137,7 +141,10 @@ impl Judge {
             generation,
             phase: if is_done { TaskPhase::Succeeded } else { TaskPhase::Open },
             run: RunPhase::None,
+            outcome: None,
             errors: 0,
+            hook_failures: 0,
+            refused: None,
             payloads: Vec::new(),
         };
         let Some(assignment) = self.assignments.get_mut(&epoch) else { return };
@@ -150,6 +157,9 @@ impl Judge {
         if planned.offsets.len() > 1 {
             self.count("tasks of several messages");
         }
+        if planned.precomputed.is_some() {
+            self.note_output(epoch, false);
+        }
         match planned.precomputed {
             Some(true) => self.count("precomputed successes"),
             Some(false) => self.count("precomputed failures"),
@@ -161,7 +171,9 @@ impl Judge {
     pub(super) fn on_priority_failed(&mut self, epoch: Epoch, task: Number) {
         self.count("hooks that failed: task_priority");
         let Some(assignment) = self.assignments.get_mut(&epoch) else { return };
-        let Some(origin) = assignment.tasks.get(&task).map(|task| task.origin) else { return };
+        let Some(origin) = assignment.tasks.get(&task).map(|task| task.origin) else {
+            return self.on_refused_priority_failed(epoch, task);
+        };
         let siblings: Vec<_> = assignment
             .tasks
             .iter()
@@ -182,7 +194,8 @@ impl Judge {
                 self.note_arrange_failure(epoch);
             }
             Origin::Replaces(parent) => {
-                self.fail_task(epoch, parent, Doom::Hook(Hook::TaskPriority));
+                self.withdraw_answer(epoch, parent);
+                self.on_task_hook_failed(epoch, parent, Hook::TaskPriority);
             }
         }
     }
@@ -196,11 +209,12 @@ impl Judge {
     /// A message goes to the dead letters though no call of `arrange` took it: it must have been
     /// tried as often as is promised.
     pub(super) fn doom_unarranged(&mut self, epoch: Epoch, offset: Offset) {
-        let needed = self.config.arrange_retries_max + 1;
+        let needed = self.config.on_failure.arrange_error.attempts_max;
         let Some(assignment) = self.assignments.get_mut(&epoch) else { return };
         let failures = assignment.arrange_failures;
         let Some(message) = assignment.messages.get_mut(&offset) else { return };
-        if message.arranged.is_none() && failures >= needed {
+        let letters = self.config.on_failure.arrange_error.then == FailureAction::DeadLetter;
+        if message.arranged.is_none() && failures >= needed && letters {
             message.doom = Some(Doom::Hook(Hook::Arrange));
             return;
         }

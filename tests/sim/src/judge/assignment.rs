@@ -2,7 +2,7 @@
 
 use crate::journal::WorkerNumber;
 use crate::seen::{Delivered, Heard, Number, Place, Shape};
-use drakkar_api::{CommitOffset, Epoch, Hook, Offset, Settlement, WindowId};
+use drakkar_api::{CommitOffset, Epoch, Hook, Offset, Settlement, TaskOutcome, WindowId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -30,11 +30,17 @@ pub(super) struct Assignment {
     /// Whether messages of the next window that is seen could not be taken at first.
     pub(super) window_was_tried: bool,
     pub(super) arrange_failures: u32,
+    /// How many attempts in a row have put out as much as any that succeeds.
+    pub(super) full_outputs: u32,
     pub(super) commits: Commits,
     /// The oldest unfinished message, and since when it is that.
     pub(super) oldest: Option<(Offset, Duration)>,
     /// Whether the engine says that it is stalled.
     pub(super) stalled: bool,
+    /// Since when tasks must be killed that it waits for.
+    pub(super) kill_due: Option<Duration>,
+    /// The first offset at which the engine says that it stops the worker.
+    pub(super) stopped_at: Option<Offset>,
     /// Whether the engine has learnt that there is no window hook.
     pub(super) knows_no_window_hook: bool,
 }
@@ -87,7 +93,11 @@ pub(super) struct Message {
     pub(super) hook: HookState,
     /// Of its hook.
     pub(super) payloads: Vec<Number>,
+    /// Of its hook, since the last answer that was no error.
+    pub(super) hook_failures: u32,
     pub(super) doom: Option<Doom>,
+    /// When a failure of it was known that stops the worker.
+    pub(super) halted: Option<Duration>,
     pub(super) letter: Letter,
     pub(super) settled: Option<Settlement>,
     /// When something of it was first certainly known to the engine to be outside.
@@ -99,6 +109,7 @@ pub(super) struct Message {
 pub(super) struct Window {
     pub(super) messages: BTreeSet<Offset>,
     pub(super) hook: HookState,
+    pub(super) hook_failures: u32,
     pub(super) payloads: Vec<Number>,
 }
 
@@ -130,8 +141,14 @@ pub(super) struct Task {
     pub(super) generation: u32,
     pub(super) phase: TaskPhase,
     pub(super) run: RunPhase,
-    /// Calls of `on_error`.
+    /// How its last run ended; `None` for a result that was known.
+    pub(super) outcome: Option<TaskOutcome>,
+    /// Attempts for which `on_error` has decided.
     pub(super) errors: u32,
+    /// Calls of a hook for the same attempt that failed.
+    pub(super) hook_failures: u32,
+    /// Replacements that must be refused, and the messages that are doomed by that.
+    pub(super) refused: Option<(Vec<Number>, Vec<Offset>)>,
     pub(super) payloads: Vec<Number>,
 }
 
@@ -220,9 +237,12 @@ impl Assignment {
             alone: BTreeSet::new(),
             window_was_tried: false,
             arrange_failures: 0,
+            full_outputs: 0,
             commits: Commits::default(),
             oldest: None,
             stalled: false,
+            kill_due: None,
+            stopped_at: None,
             knows_no_window_hook: false,
         }
     }
@@ -335,7 +355,9 @@ impl Message {
             tasks: Vec::new(),
             hook: HookState::NotCalled,
             payloads: Vec::new(),
+            hook_failures: 0,
             doom: None,
+            halted: None,
             letter: Letter::default(),
             settled: None,
             started: None,
@@ -347,7 +369,10 @@ impl Message {
     }
 
     fn may_have_started(&self) -> bool {
-        self.doom.is_some() || !self.payloads.is_empty() || self.started.is_some()
+        self.doom.is_some()
+            || self.halted.is_some()
+            || !self.payloads.is_empty()
+            || self.started.is_some()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What may be kept in a worker (promise FT-3), and that a partition which cannot go on says so
 //! (promise FT-1).
 
-use super::assignment::{Assignment, Message, TaskPhase};
+use super::assignment::{Assignment, Message, Task, TaskPhase};
 use super::{Judge, SLACK};
 use crate::journal::WorkerNumber;
 use crate::promise::Promise;
@@ -11,6 +11,9 @@ use std::time::Duration;
 
 /// How much later than its deadline a stall may be told.
 const STALL_SLACK: Duration = Duration::from_millis(250);
+
+/// After so many attempts in a row that put out the same, their average is more than half of that.
+const OUTPUTS_IN_ROW: u32 = 8;
 
 impl Judge {
     /// No message is handed over while more than enough is in the worker.
@@ -29,6 +32,7 @@ impl Judge {
     /// Looks, at the end of an instant, how much is in each worker at least: runs that the executor
     /// has, bytes of messages that are not settled, and payloads in calls of sinks.
     pub(super) fn note_loads(&mut self) {
+        self.note_outputs();
         let now = self.now;
         let live = self.assignments.iter().filter(|(_, it)| it.end.is_none() && !it.fenced);
         let mut loads: BTreeMap<WorkerNumber, (usize, usize, usize)> =
@@ -65,6 +69,40 @@ impl Judge {
         }
     }
 
+    /// An attempt has ended, and put out as much as any that succeeds, or something else.
+    pub(super) fn note_output(&mut self, epoch: Epoch, is_full: bool) {
+        if let Some(assignment) = self.assignments.get_mut(&epoch) {
+            let in_row = assignment.full_outputs + 1;
+            assignment.full_outputs = if is_full { in_row } else { 0 };
+        }
+    }
+
+    /// Looks whether what runs in each worker is likely to put out too much, judged by at least half
+    /// of what came out of each assignment lately.
+    fn note_outputs(&mut self) {
+        let now = self.now;
+        let live = self.assignments.values().filter(|it| it.end.is_none() && !it.fenced);
+        let mut bytes: BTreeMap<WorkerNumber, usize> =
+            self.accounts.keys().map(|worker| (*worker, 0)).collect();
+        for assignment in live {
+            let is_first = |task: &&Task| task.run.is_with_executor() && task.outcome.is_none();
+            let runs = assignment.tasks.values().filter(is_first).count();
+            let is_known = assignment.full_outputs >= OUTPUTS_IN_ROW;
+            let each = if is_known { self.output_bytes / 2 } else { 0 };
+            *bytes.entry(assignment.worker).or_default() += runs * each;
+        }
+        for (worker, bytes) in bytes {
+            let is_heavy = bytes >= self.config.load_bytes.pause_at;
+            let account = self.account(worker);
+            let since = account.heavy_since.unwrap_or(now);
+            if is_heavy && account.heavy_since.replace(since).is_none() {
+                self.count("outputs that would reach the mark of bytes");
+            } else if !is_heavy {
+                account.heavy_since = None;
+            }
+        }
+    }
+
     /// A partition that has a window takes no other one while more than enough is in the worker.
     pub(super) fn check_crowd(&mut self, epoch: Epoch, window: WindowId) {
         self.note_loads();
@@ -77,9 +115,17 @@ impl Judge {
         // In an instant in which runs were reported there may have been room for a moment.
         let eased_now = self.eased_at == Some(self.now);
         let is_forbidden = |since: &Duration| *since < self.now && has_another && !eased_now;
+        let heavy = account.and_then(|account| account.heavy_since);
+        let heavy = heavy.filter(|since| is_forbidden(since) && self.settled_at != Some(self.now));
         if let Some(since) = since.filter(is_forbidden) {
             let what = format!(
                 "epoch {epoch} made another window, though the runs are at the mark since {since:?}"
+            );
+            self.blame(Promise::Ft3, what);
+        } else if let Some(since) = heavy {
+            let what = format!(
+                "epoch {epoch} made another window, though what runs since {since:?} is likely to put \
+                 out more than the mark"
             );
             self.blame(Promise::Ft3, what);
         }

@@ -25,6 +25,8 @@ pub(super) enum Need {
     Payload(Number, Source),
     /// It must be in the dead letters.
     Letter(Doom),
+    /// It stops the worker: its next owner does it again.
+    NextStart,
 }
 
 /// Where a payload comes from.
@@ -42,7 +44,11 @@ impl Judge {
             message.shape == Shape::Unparsable && self.config.on_parse_error == ParsePolicy::Skip;
         let lettered = message.shape == Shape::Unparsable && message.doom == Some(Doom::Parse);
         let arranged = message.arranged.is_some();
-        if !arranged && !skipped && !lettered && message.doom.is_none() {
+        if message.halted.is_some() {
+            return Some(Need::NextStart);
+        }
+        let forgone = self.is_forgone(assignment, message);
+        if !arranged && !skipped && !lettered && !forgone && message.doom.is_none() {
             return Some(Need::Tasks);
         }
         let tasks = message
@@ -109,7 +115,7 @@ impl Judge {
             _ if expired => Promise::Rb1,
             _ if self.stale == Some(self.now) => Promise::Rb2,
             Need::Hook | Need::Payload(_, Source::Hook) => Promise::Dl2,
-            Need::Tasks | Need::Task(_) => Promise::Dl1,
+            Need::Tasks | Need::Task(_) | Need::NextStart => Promise::Dl1,
             Need::Payload(number, Source::Task) => {
                 let letter = self.payloads.get(&number).map(|payload| payload.letter);
                 let held = letter.is_some_and(|letter| letter.offers > 0 && !letter.in_flight);
@@ -132,6 +138,7 @@ impl Judge {
         if let Some(message) = self.message(epoch, offset) {
             message.settled = Some(how);
         }
+        self.settled_at = Some(self.now);
         self.note_oldest(epoch);
         self.note_progress(epoch);
     }
@@ -141,6 +148,7 @@ impl Judge {
         let Some(message) = assignment.messages.get(&offset) else { return };
         let need = self.need(assignment, message);
         let lettered = message.letter.is_confirmed();
+        let forgone = self.is_forgone(assignment, message);
         let worker = assignment.worker;
         if let Some(need) = need {
             let promise = self.promise_of(assignment, message, need);
@@ -154,6 +162,9 @@ impl Judge {
                 if lettered { "is" } else { "is not" },
             );
             self.blame(Promise::Dl4, what);
+        }
+        if forgone {
+            self.count("messages skipped that could not be arranged");
         }
         self.account(worker).finished += 1;
         let Some(assignment) = self.assignments.get_mut(&epoch) else { return };

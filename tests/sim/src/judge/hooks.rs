@@ -10,7 +10,10 @@ impl Judge {
     pub(super) fn on_hook_called(&mut self, epoch: Epoch, about: &About) {
         match about {
             About::TaskComplete(_) => self.check_not_over(epoch, "on_task_complete was called"),
-            About::Error(_) => self.check_not_over(epoch, "on_error was called"),
+            About::Error(_) => {
+                self.check_not_over(epoch, "on_error was called");
+                self.note_output(epoch, false);
+            }
             About::Message { offset, group } => {
                 self.check_not_over(epoch, "on_message_complete was called");
                 self.on_message_hook_called(epoch, *offset, *group);
@@ -130,8 +133,12 @@ impl Judge {
     }
 
     fn on_task_hook(&mut self, epoch: Epoch, number: Number, answer: &Answered) {
-        let Answered::Outputs(payloads) = answer else {
-            return self.fail_task(epoch, number, Doom::Hook(Hook::OnTaskComplete));
+        let payloads = match answer {
+            Answered::Outputs(payloads) => payloads,
+            Answered::Failed => {
+                return self.on_task_hook_failed(epoch, number, Hook::OnTaskComplete);
+            }
+            _ => return self.fail_task(epoch, number, Doom::Hook(Hook::OnTaskComplete)),
         };
         let Some(task) = self.task(epoch, number) else { return };
         task.phase = TaskPhase::Succeeded;
@@ -143,6 +150,7 @@ impl Judge {
         let Some(message) = self.message(epoch, offset) else { return };
         message.hook = HookState::Answered;
         match answer {
+            Answered::Failed => self.on_message_hook_failed(epoch, offset),
             Answered::Outputs(payloads) => {
                 message.payloads = payloads.clone();
                 if !payloads.is_empty() {
@@ -159,6 +167,7 @@ impl Judge {
         let window = assignment.windows.entry(id).or_default();
         window.hook = HookState::Answered;
         match answer {
+            Answered::Failed => self.on_window_hook_failed(epoch, id),
             Answered::Outputs(payloads) => {
                 window.payloads = payloads.clone();
                 if !payloads.is_empty() {
@@ -166,11 +175,7 @@ impl Judge {
                 }
                 self.put_out(epoch, Owner::Window(id), payloads);
             }
-            _ => {
-                for offset in window.messages.clone() {
-                    self.doom(epoch, offset, Doom::Hook(Hook::OnWindowComplete));
-                }
-            }
+            _ => self.doom_window(epoch, id),
         }
     }
 
@@ -182,14 +187,21 @@ impl Judge {
 
     fn on_error_hook(&mut self, epoch: Epoch, number: Number, answer: &Answered) {
         let retries_max = self.config.task_retries_max;
+        if *answer == Answered::Failed {
+            return self.on_task_hook_failed(epoch, number, Hook::OnError);
+        }
         let Some(task) = self.task(epoch, number) else { return };
         task.errors += 1;
         match answer {
-            Answered::Retry(_) if task.errors <= retries_max => self.count("tasks retried"),
+            Answered::Retry(_) if task.errors <= retries_max => {
+                task.hook_failures = 0;
+                self.count("tasks retried");
+            }
             Answered::Retry(_) => {
                 self.count("retries used up");
-                self.fail_task(epoch, number, Doom::Task);
+                self.follow_policy(epoch, number);
             }
+            Answered::Policy => self.follow_policy(epoch, number),
             Answered::Skip => {
                 task.phase = TaskPhase::Skipped;
                 self.count("tasks skipped");
@@ -205,8 +217,17 @@ impl Judge {
         let Some(task) = self.task(epoch, number) else { return };
         let (window, generation) = (task.window, task.generation + 1);
         if generation > limit && !tasks.is_empty() {
+            let (offsets, numbers) =
+                (task.offsets.clone(), tasks.iter().map(|planned| planned.number).collect());
             self.count("tasks that must be refused");
-            return self.fail_task(epoch, number, Doom::Hook(Hook::OnError));
+            let is_not_doomed =
+                |at: &Offset| self.message(epoch, *at).is_some_and(|it| it.doom.is_none());
+            let doomed = offsets.into_iter().filter(is_not_doomed).collect();
+            self.fail_task(epoch, number, Doom::Hook(Hook::OnError));
+            if let Some(task) = self.task(epoch, number) {
+                task.refused = Some((numbers, doomed));
+            }
+            return;
         }
         task.phase = TaskPhase::Replaced;
         self.count("tasks replaced");
@@ -215,6 +236,32 @@ impl Judge {
         }
         for planned in tasks {
             self.attach(epoch, window, planned, Origin::Replaces(number), generation);
+        }
+    }
+
+    /// A priority of replacements that must be refused could not be had: that comes first.
+    pub(super) fn on_refused_priority_failed(&mut self, epoch: Epoch, replacement: Number) {
+        let Some(assignment) = self.assignments.get_mut(&epoch) else { return };
+        let parent = assignment.tasks.iter_mut().find_map(|(number, task)| {
+            task.refused
+                .take_if(|(numbers, _)| numbers.contains(&replacement))
+                .map(|it| (*number, it))
+        });
+        let Some((number, (_, doomed))) = parent else { return };
+        for offset in doomed {
+            if let Some(message) = self.message(epoch, offset) {
+                message.doom = None;
+            }
+        }
+        self.withdraw_answer(epoch, number);
+        self.on_task_hook_failed(epoch, number, Hook::TaskPriority);
+    }
+
+    /// What `on_error` answered about a task does not count.
+    pub(super) fn withdraw_answer(&mut self, epoch: Epoch, number: Number) {
+        if let Some(task) = self.task(epoch, number) {
+            task.phase = TaskPhase::Open;
+            task.errors -= 1;
         }
     }
 

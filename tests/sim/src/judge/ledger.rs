@@ -59,7 +59,7 @@ impl Judge {
         let skipped =
             recipe.shape == Shape::Unparsable && self.config.on_parse_error == ParsePolicy::Skip;
         // What was doomed is in the dead letters, or was dropped by permission.
-        if message.doom.is_some() || skipped {
+        if message.doom.is_some() || skipped || self.is_forgone(assignment, message) {
             return None;
         }
         let tasks = || message.tasks.iter().filter_map(|number| assignment.tasks.get(number));

@@ -61,6 +61,7 @@ impl Judge {
                 };
                 (promise, format!("waits for task {number}, {:?}", task.run))
             }
+            Need::NextStart => (Promise::Ft1, "stopped a worker that must not stop".to_owned()),
             Need::Payload(number, _) => self.stuck_payload(number),
             Need::Letter(doom) => {
                 let promise = if message.letter.offers == 0 { Promise::Ft1 } else { Promise::Dl4 };

@@ -67,7 +67,7 @@ impl Judge {
         }
     }
 
-    fn begin_drain(&mut self, epoch: Epoch, situation: &'static str) {
+    pub(super) fn begin_drain(&mut self, epoch: Epoch, situation: &'static str) {
         let (now, window_hook) = (self.now, self.hooks.window);
         let Some(assignment) = self.assignments.get_mut(&epoch) else { return };
         if assignment.drain.is_none() {
@@ -121,7 +121,7 @@ impl Judge {
     }
 
     /// The assignments of a worker that have not ended.
-    fn epochs_of(&self, worker: WorkerNumber) -> Vec<Epoch> {
+    pub(super) fn epochs_of(&self, worker: WorkerNumber) -> Vec<Epoch> {
         let all = self.assignments.iter();
         let its = all.filter(|(_, it)| it.worker == worker && it.end.is_none());
         its.map(|(epoch, _)| *epoch).collect()
@@ -153,9 +153,11 @@ impl Judge {
         let unanswered =
             assignment.commits.is_open || assignment.commits.answered_at == Some(self.now);
         let trouble = assignment.commits.trouble_in_drain || (unanswered && waited);
-        let left_behind = assignment.messages.iter().find(|(_, message)| {
+        let left_behind = assignment.messages.iter().find(|(offset, message)| {
+            let is_before_stop = assignment.stopped_at.is_some_and(|at| **offset < at);
             message.settled.is_none_or(|how| !is_end(how))
-                && message.started.is_some_and(|at| at + LOOK < self.now)
+                && !assignment.waits_for_next_start(**offset, message)
+                && (is_before_stop || message.started.is_some_and(|at| at + LOOK < self.now))
         });
         let left_behind = left_behind.map(|(offset, _)| *offset);
         let limit = self.config.drain_timeout + drain_grace() + SLACK;
@@ -174,8 +176,7 @@ impl Judge {
             self.blame(Promise::Rb1, what);
         }
         if let Some(offset) = left_behind.filter(|_| !expired) {
-            let what =
-                format!("epoch {epoch} was drained, but {offset} had started and is not done");
+            let what = format!("epoch {epoch} was drained, but {offset} had to be done and is not");
             self.blame(Promise::Rb1, what);
         }
     }

@@ -59,9 +59,12 @@ impl Judge {
         if over {
             self.count("reports after the end of their assignment");
         }
+        self.note_output(epoch, outcome.is_success());
         let succeeds = outcome.is_success() && !self.hooks.task;
         let Some(task) = self.task(epoch, number) else { return };
         task.run = RunPhase::None;
+        task.hook_failures = 0;
+        task.outcome = Some(outcome.clone());
         if succeeds && !over && task.phase == TaskPhase::Open {
             task.phase = TaskPhase::Succeeded;
         }

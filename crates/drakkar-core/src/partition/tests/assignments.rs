@@ -383,15 +383,15 @@ impl World {
         }
         self.epochs += 1;
         let epoch = Epoch::new(self.epochs);
-        let config = EngineConfig {
+        let mut config = EngineConfig {
             window_size: WINDOW,
             buffer_messages: BUFFER,
             ahead_max: AHEAD,
             open_windows_max: OPEN_WINDOWS,
-            arrange_retries_max: ARRANGE_ATTEMPTS - 1,
             arrange_patience: PATIENCE,
             ..EngineConfig::default()
         };
+        config.on_failure.arrange_error.attempts_max = ARRANGE_ATTEMPTS;
         let id = PartitionId::new("in", i32::try_from(on).expect("small"));
         let none = HookPresence { task_missing: true, message_missing: true, window_missing: true };
         let (router, observer) = (Arc::new(Router::new(Vec::new())), Arc::new(NullObserver));
