@@ -17,8 +17,8 @@ Runs every check in order and stops at the first that fails.
 Usage: cargo xtask ci [--keep-going] [--skip <step>]..
 
 Steps:
-  fmt, tidy, clippy, features, deny, advisories, rustdoc, test, sim, quickstart, examples, services,
-  integration
+  fmt, tidy, clippy, features, deny, advisories, rustdoc, test, sim, proof, quickstart, examples,
+  services, integration
 
 Options:
   --keep-going   Go on after a failure
@@ -48,7 +48,7 @@ impl From<Lint> for Verdict {
     }
 }
 
-static STEPS: [Step; 13] = [
+static STEPS: [Step; 14] = [
     Step { name: "fmt", run: |_| cargo(&["fmt", "--all", "--check"]) },
     Step { name: "tidy", run: |gate| gate.xtask(&["tidy"]) },
     Step {
@@ -61,6 +61,7 @@ static STEPS: [Step; 13] = [
     Step { name: "rustdoc", run: |_| rustdoc() },
     Step { name: "test", run: |_| cargo(&["test", "--workspace"]) },
     Step { name: "sim", run: |gate| gate.xtask(&["sim", "--seeds", "2000"]) },
+    Step { name: "proof", run: |gate| gate.xtask(&["sim", "--prove", "--brief"]) },
     Step { name: "quickstart", run: |_| quickstart() },
     Step { name: "examples", run: |_| examples() },
     Step { name: "services", run: |_| Ok(lint_and_tell()?.into()) },

@@ -19,6 +19,7 @@ mod ci;
 mod features;
 mod integration;
 mod process;
+mod prove;
 mod services;
 mod sim;
 mod tidy;
@@ -44,6 +45,7 @@ Commands:
   integration  Run the tests that need real services
   bench        Run the benchmarks
   chaos        Run workers under faults and judge what arrived
+  prove        Show that the simulation and the chaos test find faults
   services     Start, stop and show the real services
 
 `cargo xtask <command> --help` says more.
@@ -67,6 +69,7 @@ fn dispatch(mut arguments: Arguments) -> Result<ExitCode> {
         Some("bench") => (bench::HELP, bench::run),
         Some("sim") => (sim::HELP, sim::run),
         Some("chaos") => (chaos::HELP, chaos::run),
+        Some("prove") => (prove::HELP, prove::run),
         Some("ci") => (ci::HELP, ci::run),
         Some("features") => (features::HELP, features::run),
         Some("tidy") => (tidy::command::HELP, tidy::command::run),

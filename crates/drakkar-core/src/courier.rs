@@ -4,6 +4,9 @@
 //! as all that is done about it. So while runs wait for a slot, and the executor has work whatever
 //! the partitions do, ends that follow each other closely are brought together, [`PAUSE`] apart. An
 //! end after a time of quiet is brought at once, and so is every one that leaves a slot without work.
+//!
+//! What waits here has no limit of its own: it is ends of runs, each once, so they are no more than the
+//! tasks that were let in, with what these put out. All of it is gone with the next round.
 
 use crate::driver::Mail;
 use crate::inbox::Inbox;
@@ -121,6 +124,31 @@ mod tests {
             // A quiet time, after which the courier has to be called.
             tokio::time::sleep(PAUSE * 3).await;
         }
+    }
+
+    // Promise: FT-3
+    #[tokio::test(start_paused = true)]
+    async fn no_more_waits_than_comes_between_two_rounds() {
+        const ENDS: u32 = 100;
+        let (courier, inbox, _task) = start();
+        let (mut brought, mut waited) = (0, 0);
+        for _ in 0..50 {
+            (0..ENDS).for_each(|number| courier.post(&inbox, letter(number)));
+            let (waiting, room) = {
+                let parcels = &courier.lock().parcels;
+                (parcels.len(), parcels.capacity())
+            };
+            waited = waited.max(waiting);
+            assert!(room <= 2 * ENDS as usize, "room is kept for {room}");
+            tokio::time::sleep(PAUSE).await;
+            brought += inbox.take_now().len();
+        }
+        assert_eq!(waited, ENDS as usize);
+        tokio::time::sleep(PAUSE).await;
+        brought += inbox.take_now().len();
+        assert_eq!(brought, 50 * ENDS as usize, "all of it arrives");
+        assert!(courier.lock().parcels.is_empty());
+        assert_eq!(Arc::strong_count(&inbox), 1, "nothing of a partition is kept");
     }
 
     #[tokio::test(start_paused = true)]

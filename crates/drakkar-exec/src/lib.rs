@@ -62,8 +62,9 @@
 //!   programs that got a `parent_death_signal` by `executor.limits`.
 //! - The orphans of a killed group are reaped by the system's first process. If this process is
 //!   that one, as in a container without an init, nobody does: run it with one (`docker run --init`).
-//! - The call that starts a program has no deadline. It ends when the program is loaded, which on a
-//!   hanging network drive may be never; the slot is then lost, and closing leaves its thread behind.
+//! - To find a program and to load it has no deadline, and the time limit of the task begins after
+//!   it. On a hanging network drive both may take for ever; the slot is then lost, and closing leaves
+//!   its thread behind.
 //! - Other parts of this process must not wait for *any* child (`wait`, `waitpid(-1)`): they would
 //!   take the exit status of tasks. The task then fails, saying so.
 //! - Peak memory is known where it exceeds this process's own, otherwise rarely.

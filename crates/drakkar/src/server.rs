@@ -334,6 +334,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_page_of_metrics_says_what_it_is_whatever_was_asked_for() {
+        let world = world().await;
+        for accept in [
+            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily",
+            "*/*",
+        ] {
+            let request = format!("GET /metrics HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\n\r\n");
+            let answer = exchange(world.server.address(), &request).await;
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+            let kinds: Vec<_> =
+                head.lines().filter_map(|line| line.strip_prefix("content-type: ")).collect();
+            assert_eq!(kinds, ["text/plain; version=0.0.4; charset=utf-8"], "{accept}");
+            // The other text format ends with a line of its own.
+            assert_eq!(body, "drakkar_build_info 1\n", "{accept}");
+        }
+    }
+
+    #[tokio::test]
     async fn readiness_names_its_reasons_in_order() {
         let world = world().await;
         let sink = SinkId::new(SinkKind::Filesystem, "out");

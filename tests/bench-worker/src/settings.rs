@@ -138,9 +138,13 @@ fn membership(kafka: &mut serde_json::Value) -> anyhow::Result<()> {
         kafka["heartbeat_interval_ms"] = (session / 3).min(3000).into();
     }
     kafka["group_protocol"] = protocol.into();
-    let instance = variable("BENCH_INSTANCE_ID", "")?;
-    if !instance.is_empty() {
-        kafka["group_instance_id"] = instance.into();
+    for (name, setting) in
+        [("BENCH_INSTANCE_ID", "group_instance_id"), ("BENCH_CLIENT_RACK", "client_rack")]
+    {
+        let value = variable(name, "")?;
+        if !value.is_empty() {
+            kafka[setting] = value.into();
+        }
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod clean_exits;
 mod complete_runs;
 mod killed_workers;
 mod passwords;
+mod racks;
 mod refused_starts;
 mod revokes;
 mod server_pages;

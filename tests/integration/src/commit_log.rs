@@ -7,10 +7,11 @@
 
 use anyhow::{Context, Result, ensure};
 
+use crate::fields::Fields;
 use crate::reader::Reading;
 use crate::{Broker, Committed};
 
-const TOPIC: &str = "__consumer_offsets";
+pub(crate) const TOPIC: &str = "__consumer_offsets";
 
 /// The versions of a key that mean a commit; later ones mean members and groups.
 const COMMIT_KEYS: [i16; 2] = [0, 1];
@@ -59,14 +60,14 @@ pub(crate) fn replay(broker: &Broker, group: &str, topic: &str) -> Result<Commit
 /// Of which partition of the topic the record is a commit of the group, if it is one.
 fn partition_committed(key: &[u8], group: &str, topic: &str) -> Result<Option<i32>> {
     let mut key = Fields(key);
-    if !COMMIT_KEYS.contains(&i16::from_be_bytes(key.take()?)) {
+    if !COMMIT_KEYS.contains(&key.i16()?) {
         return Ok(None);
     }
     let is_ours = key.text()? == group.as_bytes() && key.text()? == topic.as_bytes();
     if !is_ours {
         return Ok(None);
     }
-    let partition = i32::from_be_bytes(key.take()?);
+    let partition = key.i32()?;
     ensure!(key.0.is_empty(), "a commit's key is longer than known");
     Ok(Some(partition))
 }
@@ -75,24 +76,6 @@ fn offset_committed(value: &[u8]) -> Result<i64> {
     let mut value = Fields(value);
     let _version: [u8; 2] = value.take()?;
     Ok(i64::from_be_bytes(value.take()?))
-}
-
-/// What is left of a record.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (field, rest) = self.0.split_first_chunk().context("a record is cut short")?;
-        self.0 = rest;
-        Ok(*field)
-    }
-
-    fn text(&mut self) -> Result<&'a [u8]> {
-        let len = usize::try_from(i16::from_be_bytes(self.take()?))?;
-        let (field, rest) = self.0.split_at_checked(len).context("a record is cut short")?;
-        self.0 = rest;
-        Ok(field)
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Two topics, the group between them, and the books about both.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::process;
@@ -17,7 +18,7 @@ use crate::reader::Reading;
 use crate::wait::ask_until_answered;
 use crate::{
     Account, Broker, Committed, Environment, Feed, Ledger, Load, Record, WorkerCommand, commit_log,
-    load, wait_until,
+    load, member_log, wait_until,
 };
 
 /// For an answer of a broker that may have come back a moment ago.
@@ -214,6 +215,15 @@ impl Pipeline {
     /// The broker does not answer.
     pub fn committed(&self) -> Result<Committed> {
         ask_until_answered(ANSWER, || self.group_offsets.read())
+    }
+
+    /// The racks that workers ever told the broker to be in.
+    ///
+    /// # Errors
+    ///
+    /// No worker has joined, or the broker does not answer.
+    pub fn racks(&self) -> Result<BTreeSet<String>> {
+        member_log::racks(&self.broker, &self.group)
     }
 
     /// Waits until more messages are committed than this.

@@ -339,6 +339,7 @@ impl Config {
         LogSettings {
             level: LogLevel::parse(text(settings, "level")).unwrap_or(LogLevel::Info),
             format: match text(settings, "format") {
+                "ecs" => LogFormat::Ecs,
                 "console" => LogFormat::Console,
                 _ => LogFormat::Json,
             },
@@ -507,6 +508,8 @@ impl LogLevel {
 pub enum LogFormat {
     /// One JSON object for each line.
     Json,
+    /// The same, under names of the Elastic Common Schema alone.
+    Ecs,
     /// Text for people.
     Console,
 }

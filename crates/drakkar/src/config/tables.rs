@@ -298,9 +298,11 @@ const LOGGING: Section = Section {
         ),
         field(
             "format",
-            Kind::Word(&["json", "console"]),
+            Kind::Word(&["json", "ecs", "console"]),
             "json",
-            "`json`: one object for each line; `console`: for people.",
+            "`json`: one object for each line, under the names of the original and those of the Elastic \
+             Common Schema; `ecs`: under the latter alone, for an index that has its mapping; \
+             `console`: for people.",
         ),
         field(
             "output",

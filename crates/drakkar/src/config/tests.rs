@@ -129,7 +129,7 @@ extra: 1
         ("sinks.postgres.main", "enable the feature \"sink-postgres\""),
         ("sinks.kafkaa", "did you mean \"kafka\"?"),
         ("logging.level", "one of TRACE, DEBUG, INFO, WARN, ERROR, OFF, found \"loud\""),
-        ("logging.format", "one of json, console, found \"xml\""),
+        ("logging.format", "one of json, ecs, console, found \"xml\""),
         ("logging.output", "{worker_id}"),
         ("metrics", "must be a table of settings, found a list"),
         ("DRAKKAR_KAFKA_BROKERS", "did you mean DRAKKAR_KAFKA__BROKERS?"),
@@ -563,6 +563,7 @@ fn the_log_is_set_up_from_words() {
         |text, environment: &[(&str, &str)]| load(text, environment).expect("valid").logging();
     assert_eq!(logging("logging: {level: warning}", &[]).level, LogLevel::Warn);
     assert_eq!(logging("logging: {format: console}", &[]).format, LogFormat::Console);
+    assert_eq!(logging("logging: {format: ecs}", &[]).format, LogFormat::Ecs);
     let filters = [("DRAKKAR_LOG", "debug"), ("RUST_LOG", "info")];
     assert_eq!(logging("", &filters).filter.as_deref(), Some("debug"));
     assert_eq!(logging("", &filters[1..]).filter.as_deref(), Some("info"));

@@ -55,6 +55,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineLayer {
 pub(super) mod tests {
     use super::*;
     use crate::logging::LogError;
+    use crate::logging::line::ECS_OBJECTS;
     use crate::logging::output::LineOutput;
     use serde_json::{Value, json};
     use std::io::Write;
@@ -185,6 +186,62 @@ pub(super) mod tests {
             ["event", "event_", "log.level_", "service.name_"].map(|key| parsed[4][key].clone()),
             [json!("numbered"), json!(7), json!("odd"), json!("forged")]
         );
+    }
+
+    /// Fails as an index with the mapping of the Elastic Common Schema refuses a document: nothing may
+    /// stand twice, and no value where there is an object.
+    fn check_ecs(text: &str) -> Value {
+        let line: Value = serde_json::from_str(text).expect("JSON");
+        let names: Vec<&String> = line.as_object().expect("an object").keys().collect();
+        for name in names {
+            assert_eq!(text.matches(&format!("\"{name}\":")).count(), 1, "{name} in {text}");
+            assert!(!ECS_OBJECTS.contains(&name.as_str()), "{name} is a value in {text}");
+            let inside = format!("\"{name}.");
+            assert!(!text.contains(&inside), "{name} is a value and an object in {text}");
+        }
+        line
+    }
+
+    #[test]
+    fn a_line_of_the_common_schema_is_refused_by_no_index() {
+        let written = lines(LogFormat::Ecs, || {
+            tracing::warn!(event = "commit_failed", category = "kafka", error = %"broken pipe");
+            tracing::info!(host = "h", source = 7, labels = true, host.name = "h", "hello");
+            tracing::info!(error = "a", error.message = "b", error.code = 3, event.action = "c");
+            tracing::info!(event = "named", event.action = "d", "text");
+            tracing::info!(
+                event = 7,
+                event_ = 8,
+                log.level = "odd",
+                worker_id = "w",
+                service = "s"
+            );
+        });
+        let lines: Vec<Value> = written.iter().map(|text| check_ecs(text)).collect();
+        assert_eq!(lines.len(), 5);
+        let names = ["event.action", "error.message", "category", "message", "log.level"];
+        assert_eq!(
+            names.map(|name| lines[0][name].clone()),
+            ["commit_failed", "broken pipe", "kafka", "commit_failed", "warning"]
+        );
+        assert_eq!(lines[0]["service.name"], "drakkar");
+        assert_eq!(lines[0]["service.node.name"], "w\"1");
+        assert_eq!(lines[0]["consumer_group"], "group");
+        assert_eq!(lines[0]["ecs.version"], "8.11.0");
+        let names = ["host_", "source_", "labels_", "host.name", "message"];
+        let expect = [json!("h"), json!(7), json!(true), json!("h"), json!("hello")];
+        assert_eq!(names.map(|name| lines[1][name].clone()), expect);
+        assert_eq!(lines[1].get("event.action"), None, "the line has no name");
+        let names = ["error_", "error.message", "error.code", "event.action"];
+        let expect = [json!("a"), json!("b"), json!(3), json!("c")];
+        assert_eq!(names.map(|name| lines[2][name].clone()), expect);
+        assert_eq!(
+            (&lines[3]["event.action"], &lines[3]["event.action_"]),
+            (&json!("named"), &json!("d"))
+        );
+        let names = ["event_", "event__", "log.level_", "worker_id_", "service_"];
+        let expect = [json!(8), json!(7), json!("odd"), json!("w"), json!("s")];
+        assert_eq!(names.map(|name| lines[4][name].clone()), expect);
     }
 
     #[test]

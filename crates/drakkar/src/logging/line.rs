@@ -46,8 +46,53 @@ const RESERVED: [&str; 18] = [
     "cluster_name",
 ];
 
-/// The version of the Elastic Common Schema whose names a line has beside those of the original.
+/// The version of the Elastic Common Schema whose names a line has.
 const ECS_VERSION: &str = "8.11.0";
+
+/// What that schema has objects for; an index that has its mapping refuses a value there.
+pub(super) const ECS_OBJECTS: [&str; 41] = [
+    "agent",
+    "client",
+    "cloud",
+    "container",
+    "data_stream",
+    "destination",
+    "device",
+    "dll",
+    "dns",
+    "ecs",
+    "email",
+    "error",
+    "event",
+    "faas",
+    "file",
+    "group",
+    "host",
+    "http",
+    "labels",
+    "log",
+    "network",
+    "observer",
+    "orchestrator",
+    "organization",
+    "package",
+    "process",
+    "registry",
+    "related",
+    "rule",
+    "server",
+    "service",
+    "source",
+    "span",
+    "threat",
+    "tls",
+    "trace",
+    "transaction",
+    "url",
+    "user",
+    "user_agent",
+    "vulnerability",
+];
 
 /// The fields of an event or a span, in the order of the code. Every call of a hook has a span and few
 /// write a line, so what is cheap here is to take fields in.
@@ -85,6 +130,15 @@ impl Fields {
 
     fn position(&self, name: &str) -> Option<usize> {
         self.fields.iter().position(|(key, _)| *key == name)
+    }
+
+    /// Returns a name for a field whose own is taken, which no other field has.
+    fn free_name(&self, taken: &str) -> String {
+        let mut name = format!("{taken}_");
+        while self.position(&name).is_some() {
+            name.push('_');
+        }
+        name
     }
 
     /// Returns a field that is a text.
@@ -205,18 +259,19 @@ impl LineFormat {
     pub(super) fn new(format: LogFormat, identity: &LineIdentity) -> Self {
         let mut text = String::new();
         let version = env!("CARGO_PKG_VERSION");
-        for (name, value) in [
-            ("ecs.version", ECS_VERSION),
-            ("service.name", "drakkar"),
-            ("service_name", "drakkar"),
-            ("service.version", version),
-            ("service_version", version),
-            ("service.node.name", &identity.worker_id),
-            ("worker_id", &identity.worker_id),
-            ("consumer_group", &identity.consumer_group),
-            ("cluster_name", &identity.cluster_name),
+        for (name, value, is_ecs) in [
+            ("ecs.version", ECS_VERSION, true),
+            ("service.name", "drakkar", true),
+            ("service_name", "drakkar", false),
+            ("service.version", version, true),
+            ("service_version", version, false),
+            ("service.node.name", &identity.worker_id, true),
+            ("worker_id", &identity.worker_id, false),
+            // The schema has no names for these.
+            ("consumer_group", &identity.consumer_group, true),
+            ("cluster_name", &identity.cluster_name, true),
         ] {
-            if !value.is_empty() {
+            if !value.is_empty() && (is_ecs || format != LogFormat::Ecs) {
                 put_pair(&mut text, name, &Value::from(value));
             }
         }
@@ -227,6 +282,7 @@ impl LineFormat {
     pub(super) fn line(&self, now: SystemTime, metadata: &Metadata<'_>, fields: &Fields) -> String {
         match self.format {
             LogFormat::Json => self.json(now, metadata, fields),
+            LogFormat::Ecs => self.ecs(now, metadata, fields),
             LogFormat::Console => console(now, metadata, fields),
         }
     }
@@ -245,23 +301,58 @@ impl LineFormat {
         put_pair(&mut line, "message", &message.unwrap_or(event).into());
         put_pair(&mut line, "event", &event.into());
         put_pair(&mut line, "category", &category(metadata, fields).into());
-        for (name, value) in fields.iter() {
-            match (name, &value) {
-                ("event" | "category", Value::String(_)) => {}
-                (name, value) if RESERVED.contains(&name) => {
-                    put_pair(&mut line, &format!("{name}_"), value);
-                }
-                (name, value) => put_pair(&mut line, name, value),
+        for (name, value) in fields.iter().filter(is_not_told) {
+            match RESERVED.contains(&name) {
+                true => put_pair(&mut line, &fields.free_name(name), &value),
+                false => put_pair(&mut line, name, &value),
             }
         }
         let target = metadata.target();
         put_pair(&mut line, "log.logger", &target.into());
         put_pair(&mut line, "module", &target.replace("::", ".").into());
+        self.finished(line)
+    }
+
+    /// Says everything under names that an index with the mapping of the Elastic Common Schema takes.
+    fn ecs(&self, now: SystemTime, metadata: &Metadata<'_>, fields: &Fields) -> String {
+        let mut line = String::with_capacity(1024);
+        line.push('{');
+        put_pair(&mut line, "@timestamp", &timestamp(now).into());
+        put_pair(&mut line, "log.level", &level_word(*metadata.level()).into());
+        let (event, message) = event_and_message(fields);
+        put_pair(&mut line, "message", &message.unwrap_or(event).into());
+        if let Some(event) = fields.text("event") {
+            put_pair(&mut line, "event.action", &event.into());
+        }
+        put_pair(&mut line, "category", &category(metadata, fields).into());
+        for (name, value) in fields.iter().filter(is_not_told) {
+            let is_taken = match name {
+                "event.action" => fields.text("event").is_some(),
+                name => RESERVED.contains(&name) || ECS_OBJECTS.contains(&name),
+            };
+            match name {
+                "error" if fields.position("error.message").is_none() => {
+                    put_pair(&mut line, "error.message", &value);
+                }
+                name if is_taken => put_pair(&mut line, &fields.free_name(name), &value),
+                name => put_pair(&mut line, name, &value),
+            }
+        }
+        put_pair(&mut line, "log.logger", &metadata.target().into());
+        self.finished(line)
+    }
+
+    fn finished(&self, mut line: String) -> String {
         line.push(',');
         line.push_str(&self.identity);
         line.push_str("}\n");
         line
     }
+}
+
+/// Whether a field is not the name or the category of its line.
+fn is_not_told((name, value): &(&'static str, Value)) -> bool {
+    !(matches!(*name, "event" | "category") && value.is_string())
 }
 
 fn console(now: SystemTime, metadata: &Metadata<'_>, fields: &Fields) -> String {
