@@ -185,10 +185,10 @@ pub(super) enum TaskEnd {
 
 impl Partition {
     /// Decides that a message goes to the dead letters once its tasks are settled. The first cause
-    /// is the one that is reported.
+    /// is the one that is reported. One that was skipped has no part in what its window does.
     pub(super) fn doom(&mut self, offset: Offset, fate: Fate) {
         let message = self.messages.get_mut(&offset);
-        if let Some(message) = message.filter(|message| !message.fate.is_dead_letter()) {
+        if let Some(message) = message.filter(|message| matches!(message.fate, Fate::Normal)) {
             message.fate = fate;
         }
     }

@@ -286,6 +286,20 @@ async fn a_window_that_cannot_be_arranged_is_tried_as_often_as_the_settings_say(
     world.finish().await;
 }
 
+// Promise: DL-1
+#[tokio::test(start_paused = true)]
+async fn a_message_that_was_skipped_does_not_share_the_failure_of_its_window() {
+    let handler = fastidious().with_window_complete(|_, _| broken(false));
+    let setup = Setup::new(handler)
+        .config(|config| config.on_failure.arrange_error = policy(1, FailureAction::Skip));
+    let world = setup.start(&["a", "poison", "b"]).await;
+    world.until_done().await;
+    let window = "hook_error on_window_complete x1: boom";
+    assert_eq!(world.letters(), [0, 2].map(|offset| format!("message@{offset} {window}")));
+    assert_eq!(world.ends(), [(0, "DeadLettered"), (1, "Skipped"), (2, "DeadLettered")]);
+    world.finish().await;
+}
+
 // Promise: DL-1, WM-1, FT-1
 #[tokio::test(start_paused = true)]
 async fn a_message_that_cannot_be_arranged_can_stop_the_worker() {
