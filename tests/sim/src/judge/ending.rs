@@ -5,7 +5,7 @@ use super::{Judge, LOOK, SLACK};
 use crate::promise::Promise;
 use crate::seen::{Number, Shape};
 use drakkar_api::{CommitOffset, Epoch, Offset, Settlement};
-use drakkar_core::{ParsePolicy, SendFailurePolicy};
+use drakkar_core::SendFailurePolicy;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -40,15 +40,13 @@ impl Judge {
     /// Returns what the message needs before its offset may be finished, if anything. This is what
     /// DL-1 and DL-2 say.
     pub(super) fn need(&self, assignment: &Assignment, message: &Message) -> Option<Need> {
-        let skipped =
-            message.shape == Shape::Unparsable && self.config.on_parse_error == ParsePolicy::Skip;
+        let skipped = self.is_skipped(assignment, message);
         let lettered = message.shape == Shape::Unparsable && message.doom == Some(Doom::Parse);
         let arranged = message.arranged.is_some();
         if message.halted.is_some() {
             return Some(Need::NextStart);
         }
-        let forgone = self.is_forgone(assignment, message);
-        if !arranged && !skipped && !lettered && !forgone && message.doom.is_none() {
+        if !arranged && !skipped && !lettered && message.doom.is_none() {
             return Some(Need::Tasks);
         }
         let tasks = message

@@ -274,7 +274,14 @@ impl Judge {
         }
     }
 
+    /// A message must go to the dead letters, unless it was skipped: then what its window does is
+    /// not its own.
     pub(super) fn doom(&mut self, epoch: Epoch, offset: Offset, doom: Doom) {
+        let Some(assignment) = self.assignments.get(&epoch) else { return };
+        let message = assignment.messages.get(&offset);
+        if message.is_some_and(|message| self.is_skipped(assignment, message)) {
+            return;
+        }
         if let Some(message) = self.message(epoch, offset) {
             message.doom.get_or_insert(doom);
         }

@@ -5,10 +5,9 @@ use super::Judge;
 use super::assignment::{Assignment, Message, Origin, Task, TaskPhase};
 use crate::promise::Promise;
 use crate::recipe::Cookbook;
-use crate::seen::{Heard, Shape};
+use crate::seen::Heard;
 use crate::worker::partition_id;
 use drakkar_api::Offset;
-use drakkar_core::ParsePolicy;
 use drakkar_testkit::FakeBroker;
 use std::collections::BTreeSet;
 
@@ -56,10 +55,8 @@ impl Judge {
         message: &Message,
     ) -> Option<String> {
         let recipe = cookbook.of(assignment.partition, offset);
-        let skipped =
-            recipe.shape == Shape::Unparsable && self.config.on_parse_error == ParsePolicy::Skip;
         // What was doomed is in the dead letters, or was dropped by permission.
-        if message.doom.is_some() || skipped || self.is_forgone(assignment, message) {
+        if message.doom.is_some() || self.is_skipped(assignment, message) {
             return None;
         }
         let tasks = || message.tasks.iter().filter_map(|number| assignment.tasks.get(number));

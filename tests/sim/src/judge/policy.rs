@@ -141,6 +141,13 @@ impl Judge {
         }
     }
 
+    /// Returns whether a message was skipped, because it does not parse or could not be arranged.
+    pub(super) fn is_skipped(&self, assignment: &Assignment, message: &Message) -> bool {
+        let unparsed =
+            message.shape == Shape::Unparsable && self.config.on_parse_error == ParsePolicy::Skip;
+        unparsed || self.is_forgone(assignment, message)
+    }
+
     /// Returns whether a message was skipped because it could not be arranged.
     pub(super) fn is_forgone(&self, assignment: &Assignment, message: &Message) -> bool {
         let policy = self.config.on_failure.arrange_error;
