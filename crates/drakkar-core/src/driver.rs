@@ -290,7 +290,7 @@ impl Driver {
         });
         let mut notice = self.watch.notice();
         if notice.hand_over() {
-            self.machine.take_over_stall();
+            self.machine.take_over_stall(now);
         }
         let effects = self.machine.handle(input, now);
         notice.is_reported = self.machine.is_stalled();

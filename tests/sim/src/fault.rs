@@ -62,6 +62,7 @@ faults! {
     "arrange_error_stops" breaks Ft1;
     "stall_not_told" breaks Ft1;
     "stalled_tasks_spared" breaks Ft1;
+    "tasks_killed_at_once" breaks Ft1;
     "attempt_without_deadline" breaks Ft2;
     "backpressure_ignored" breaks Ft3;
     "load_leaks" breaks Ft3;

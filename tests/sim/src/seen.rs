@@ -250,10 +250,8 @@ pub(crate) enum Told {
         partition: i32,
         offset: Offset,
     },
-    /// It waits for this offset, or for a commit.
     Stalled {
         partition: i32,
-        offset: Option<Offset>,
     },
     Recovered {
         partition: i32,

@@ -46,8 +46,7 @@ fn told(event: &Event<'_>) -> Option<Told> {
         Event::ParseFailed { .. } => Told::ParseFailed,
         Event::HookFailed { .. } => Told::HookFailed,
         Event::PartitionFailed { partition, reason, .. } if reason.starts_with("stalled") => {
-            let offset = offset_after(reason, "stalled: offset ");
-            Told::Stalled { partition: of(partition), offset }
+            Told::Stalled { partition: of(partition) }
         }
         Event::PartitionFailed { partition, reason, .. } if reason.starts_with("stopped") => {
             let offset = offset_after(reason, "stopped at offset ")?;

@@ -320,6 +320,11 @@ impl Partition {
         }
     }
 
+    /// Returns whether payloads of a group are on their way to the dead letters.
+    pub(super) fn has_letter_of(&self, group: u64) -> bool {
+        self.letters.values().any(|letter| letter.owner == LetterOwner::Group(group))
+    }
+
     pub(super) fn send_letter(&mut self, owner: LetterOwner, letter: Letter) {
         let key = self.draw_key();
         let state = LetterState {
@@ -422,6 +427,11 @@ impl Partition {
 }
 
 impl Group {
+    /// Returns whether `on_delivery_error` is to say what follows.
+    pub(super) fn is_with_handler(&self) -> bool {
+        self.pending == 0 && !self.failed.is_empty()
+    }
+
     /// Returns the payloads that failed, with their index.
     pub(super) fn failed_payloads(
         &self,

@@ -1,4 +1,5 @@
-//! A partition that cannot go on says so, once, and names what it waits for.
+//! A partition that cannot go on says so and names what it waits for; again when that is something
+//! else.
 //!
 //! Stalled is a partition whose oldest unfinished offset has not moved for
 //! [`stall_after`](crate::EngineConfig::stall_after), whatever the reason: a hook that does not
@@ -8,12 +9,12 @@
 //! oldest unfinished offset as it may be, if most of what was read is finished and only waits for
 //! that one.
 
-use super::Partition;
 use super::effect::Effect;
 use super::message::MessagePhase;
 use super::output::Owner;
-use super::task::{TaskPhase, TaskState};
+use super::task::{TaskKey, TaskPhase, TaskState};
 use super::window::WindowPhase;
+use super::{Partition, Timer};
 use crate::backpressure::Admission;
 use crate::config::StallResponse;
 use drakkar_api::{CommitOffset, Event, Instant, Offset, RunId, SourceError, TaskId};
@@ -27,9 +28,17 @@ pub(super) struct Progress {
     uncommitted: Option<(Option<CommitOffset>, Instant)>,
     /// Why the last commit failed.
     commit_error: Option<String>,
-    reported: Option<Stall>,
-    /// Whether what was reported was killed, so that it is looked at again.
-    is_killing: bool,
+    reported: Option<Report>,
+}
+
+/// That the partition is stalled, as it was told last.
+#[derive(Debug)]
+struct Report {
+    stall: Stall,
+    /// What it waits for.
+    culprit: String,
+    /// When it was last looked what that is.
+    looked_at: Instant,
 }
 
 /// What was reported.
@@ -41,6 +50,23 @@ enum Stall {
     Commit(Option<CommitOffset>),
 }
 
+/// What followed a stall beside the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Response {
+    Told,
+    /// What the partition waits for is killed.
+    Killed,
+    /// The worker is not ready until the partition goes on.
+    Unready,
+}
+
+/// What is to be told of a stall.
+struct Found {
+    stall: Stall,
+    told: String,
+    culprit: String,
+}
+
 impl Partition {
     /// Returns whether it was told that this partition is stalled.
     pub(crate) fn is_stalled(&self) -> bool {
@@ -49,25 +75,34 @@ impl Partition {
 
     /// Hears that it was told already, for a hook that blocked its thread: what is left is to tell that
     /// it goes on.
-    pub(crate) fn take_over_stall(&mut self) {
-        let blocking = self.oldest_unfinished().map(Stall::Offset);
-        self.progress.reported = self.progress.reported.or(blocking);
-        if self.progress.reported.is_none() {
-            self.observer.observe(&Event::PartitionRecovered { partition: &self.id });
+    pub(crate) fn take_over_stall(&mut self, now: Instant) {
+        self.now = now;
+        if self.progress.reported.is_some() {
+            return;
+        }
+        match self.oldest_unfinished() {
+            Some(offset) => self.note_report(Stall::Offset(offset), String::new()),
+            None => self.observer.observe(&Event::PartitionRecovered { partition: &self.id }),
         }
     }
 
-    /// Returns when a report is due if nothing happens.
+    fn note_report(&mut self, stall: Stall, culprit: String) {
+        self.progress.reported = Some(Report { stall, culprit, looked_at: self.now });
+    }
+
+    /// Returns when a report is due if nothing happens: when the partition has not moved for so long,
+    /// and then as often, because what it waits for may be something else or hang again.
     pub(super) fn stall_due(&self) -> Option<Instant> {
-        let is_told = self.progress.reported.is_some();
-        if (is_told && !self.progress.is_killing) || self.drain.is_active() {
+        if self.drain.is_active() {
             return None;
         }
         let blocking = self.progress.blocking.map(|(_, since)| since);
-        // While tasks are killed only they are looked at: a due time that nothing uses would come
-        // again and again.
-        let uncommitted = self.progress.uncommitted.filter(|_| !is_told).map(|(_, since)| since);
-        Some(blocking.into_iter().chain(uncommitted).min()? + self.config.stall_after)
+        let uncommitted = self.progress.uncommitted.map(|(_, since)| since);
+        let since = blocking.into_iter().chain(uncommitted).min()?;
+        // What was told before that time, or is looked at again, comes in its own.
+        let looked_at = self.progress.reported.as_ref().map(|report| report.looked_at);
+        let looked_late = looked_at.filter(|&at| at - since >= self.config.stall_after);
+        Some(looked_late.unwrap_or(since) + self.config.stall_after)
     }
 
     /// Returns the oldest offset that is not finished, also if it is in no window yet.
@@ -93,98 +128,109 @@ impl Partition {
         } else if self.progress.uncommitted.is_none_or(|(position, _)| position != committed) {
             self.progress.uncommitted = Some((committed, self.now));
         }
-        if self.progress.reported.is_some_and(|stall| self.has_recovered(stall)) {
+        let reported = self.progress.reported.as_ref().map(|report| report.stall);
+        if reported.is_some_and(|stall| self.has_recovered(stall)) {
             self.progress.reported = None;
-            self.progress.is_killing = false;
             self.observer.observe(&Event::PartitionRecovered { partition: &self.id });
         }
-        if !self.may_report() {
+        let is_told = self.progress.reported.is_some();
+        if self.drain.is_active() || is_told && self.stall_due().is_none_or(|due| due > self.now) {
             return;
         }
-        let found = self.find_stalled_offset().or_else(|| self.find_stalled_commit());
-        if let Some((stall, reason)) = found {
-            self.progress.reported = Some(stall);
-            let keeps_ready = self.respond(stall);
-            if cfg!(drakkar_fault = "stall_not_told") {
-                return;
-            }
-            let (partition, reason) = (&self.id, &reason);
-            self.observer.observe(&Event::PartitionFailed { partition, reason, keeps_ready });
+        if let Some(found) = self.find_stalled_offset().or_else(|| self.find_stalled_commit()) {
+            self.tell_of_stall(found);
         }
     }
 
-    /// Once is enough, unless tasks are killed: the next attempt may hang too, and gets its time.
-    fn may_report(&self) -> bool {
-        let hangs_again = || {
-            let since = self.progress.blocking.map(|(_, since)| since);
-            let is_over = since.is_some_and(|since| self.now - since >= self.config.stall_after);
-            self.progress.is_killing && is_over
-        };
-        !self.drain.is_active() && (self.progress.reported.is_none() || hangs_again())
-    }
-
-    /// Does what the settings say of a stalled partition, and answers whether the worker is ready
-    /// nevertheless.
-    fn respond(&mut self, stall: Stall) -> bool {
-        let killed = match (self.config.stall_response, stall) {
-            (StallResponse::KillTask, Stall::Offset(offset)) => self.kill_tasks_of(offset),
-            _ => false,
-        };
-        self.progress.is_killing = killed;
-        killed || self.config.stall_response == StallResponse::Warn
-    }
-
-    /// Kills the tasks that a message waits for and that run, and answers whether there are any. Its
-    /// time begins anew.
-    fn kill_tasks_of(&mut self, offset: Offset) -> bool {
-        let holder = self.holder_of(offset);
-        let mut runs = Vec::new();
-        for (&key, task) in self.tasks.iter_mut() {
-            if task.phase == TaskPhase::Running && task.offsets.contains(&holder) {
-                task.phase = TaskPhase::Stalled;
-                runs.push(RunId::new(key));
-            }
+    /// Does what the settings say of a stall, and tells of it, unless the same was told before.
+    fn tell_of_stall(&mut self, found: Found) {
+        let Found { stall, told, culprit } = found;
+        let told_before = self.progress.reported.as_ref();
+        let is_new = told_before.is_none_or(|it| it.stall != stall || it.culprit != culprit);
+        let reason = format!("stalled: {told}; {culprit}");
+        self.note_report(stall, culprit);
+        let response = self.respond(stall);
+        let is_told = is_new || response == Response::Killed;
+        if is_told && !cfg!(drakkar_fault = "stall_not_told") {
+            self.observer.observe(&Event::PartitionFailed {
+                partition: &self.id,
+                reason: &reason,
+                keeps_ready: response != Response::Unready,
+            });
         }
+    }
+
+    /// Does what the settings say of a stalled partition. A task that has not had its time yet is
+    /// killed when it has.
+    fn respond(&mut self, stall: Stall) -> Response {
+        let offset = match (self.config.stall_response, stall) {
+            (StallResponse::KillTask, Stall::Offset(offset)) => offset,
+            (StallResponse::Warn, _) => return Response::Told,
+            _ => return Response::Unready,
+        };
+        let runs = self.runs_for(offset);
+        let since = self.progress.blocking.map_or(self.now, |(_, since)| since);
         if runs.is_empty() {
-            return false;
+            Response::Unready
+        } else if self.now - since < self.config.stall_after
+            && !cfg!(drakkar_fault = "tasks_killed_at_once")
+        {
+            Response::Told
+        } else {
+            self.kill_stalled(offset, &runs);
+            Response::Killed
+        }
+    }
+
+    /// Returns the tasks that a message waits for and that run.
+    fn runs_for(&self, offset: Offset) -> Vec<TaskKey> {
+        let holder = self.holder_of(offset);
+        let runs = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| task.phase == TaskPhase::Running && task.offsets.contains(&holder));
+        runs.map(|(&key, _)| key).collect()
+    }
+
+    /// Kills what a message waits for. Its time begins anew.
+    fn kill_stalled(&mut self, offset: Offset, runs: &[TaskKey]) {
+        for key in runs {
+            self.tasks.get_mut(key).expect("it runs").phase = TaskPhase::Stalled;
         }
         if !cfg!(drakkar_fault = "stalled_tasks_spared") {
-            self.effects.push(Effect::Kill(runs));
+            self.effects.push(Effect::Kill(runs.iter().map(|&key| RunId::new(key)).collect()));
         }
         self.progress.blocking = Some((offset, self.now));
-        true
     }
 
-    fn find_stalled_offset(&self) -> Option<(Stall, String)> {
+    fn find_stalled_offset(&self) -> Option<Found> {
         let (offset, since) = self.progress.blocking?;
-        let stalled = if self.is_full_of_finished() {
+        let told = if self.is_full_of_finished() {
             let finished = self.watermark.ahead() - self.watermark.unfinished();
             format!(
-                "is unfinished, {finished} later ones are finished and wait for it \
+                "offset {offset} is unfinished, {finished} later ones are finished and wait for it \
                  (kafka.max_ahead_offsets)"
             )
         } else if self.now - since >= self.config.stall_after {
-            format!("is unfinished since {} s", (self.now - since).as_secs())
+            format!("offset {offset} is unfinished since {} s", (self.now - since).as_secs())
         } else {
             return None;
         };
         // Looked for only now: this is called at every input.
-        let reason = format!("stalled: offset {offset} {stalled}; {}", self.waits_for(offset));
-        Some((Stall::Offset(offset), reason))
+        Some(Found { stall: Stall::Offset(offset), told, culprit: self.waits_for(offset) })
     }
 
-    fn find_stalled_commit(&self) -> Option<(Stall, String)> {
+    fn find_stalled_commit(&self) -> Option<Found> {
         let (committed, since) = self.progress.uncommitted?;
         if self.now - since < self.config.stall_after {
             return None;
         }
         let position = self.watermark.position()?;
         let error = self.progress.commit_error.as_deref().unwrap_or("the source does not answer");
-        let reason = format!(
-            "stalled: what is finished below {position} cannot be committed since {} s; {error}",
-            (self.now - since).as_secs()
-        );
-        Some((Stall::Commit(committed), reason))
+        let seconds = (self.now - since).as_secs();
+        let told =
+            format!("what is finished below {position} cannot be committed since {seconds} s");
+        Some(Found { stall: Stall::Commit(committed), told, culprit: error.to_owned() })
     }
 
     /// Returns whether most of what may be read ahead is read and finished.
@@ -285,14 +331,25 @@ impl Partition {
 
     /// Says whether a hook has not answered yet, or which sink has not.
     fn outputs_wait_for(&self, owner: Owner) -> String {
-        let group = self.groups.values().find(|group| group.owner == owner);
-        match (group, owner) {
-            (Some(group), _) => format!("sink {} has not taken it", self.router.sink(group.lane)),
-            (None, Owner::Task(_)) => "on_task_complete has not answered".to_owned(),
-            (None, Owner::Message(_)) => "on_message_complete has not answered".to_owned(),
-            (None, Owner::Window(id)) => {
-                format!("on_window_complete of window {id} has not answered")
-            }
+        if let Some((&key, group)) = self.groups.iter().find(|(_, group)| group.owner == owner) {
+            let sink = self.router.sink(group.lane);
+            return if group.is_with_handler() {
+                format!("on_delivery_error of sink {sink} has not answered")
+            } else if self.has_letter_of(key) {
+                format!("a dead letter of sink {sink} is not written")
+            } else {
+                format!("sink {sink} has not taken it")
+            };
+        }
+        let hook = match owner {
+            Owner::Task(_) => "on_task_complete".to_owned(),
+            Owner::Message(_) => "on_message_complete".to_owned(),
+            Owner::Window(id) => format!("on_window_complete of window {id}"),
+        };
+        let waits = |timer: &Timer| matches!(timer, Timer::Hook(of) if *of == owner);
+        match self.timers.values().any(waits) {
+            true => format!("{hook} failed and waits to be called again"),
+            false => format!("{hook} has not answered"),
         }
     }
 }

@@ -1,18 +1,15 @@
 //! What stops messages from flowing, whom it stops, and when they flow again.
 
-use crate::world::{
-    BlockedClock, MILLISECOND, ROOMY, SECOND, Setup, World, input, partition, record,
-};
+use crate::world::{MILLISECOND, ROOMY, SECOND, Setup, World, input, partition, record};
 use drakkar_api::{
     Context, ErrorAction, Event, Flow, Handler, Hook, HookResult, Message, Observer, Outputs,
-    RawInput, Task, TaskOutcome, Window,
+    RawInput, Task, Window,
 };
-use drakkar_core::{EngineStatus, StallResponse, Thresholds};
+use drakkar_core::{EngineStatus, Thresholds};
 use drakkar_testkit::{Answer, FakeRun, HookCall, Reaction, TestHandler};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Tasks that take a second, or as long as the test when their input is "stuck".
 fn second(task: &Task, _attempt: u32) -> FakeRun {
@@ -560,184 +557,4 @@ async fn too_many_open_windows_stop_their_partition_only() {
     assert_eq!(world.hooks.count(Hook::Arrange), 53);
     world.until_done().await;
     world.finish().await;
-}
-
-// Promise: FT-1
-#[tokio::test(start_paused = true)]
-async fn whatever_holds_a_partition_is_named_and_its_going_on_too() {
-    let stalled = |setup: Setup<TestHandler>| {
-        setup.config(|config| config.stall_after = SECOND * 60).start(&["a"])
-    };
-    let reason = |world: &World| world.seen.named("PartitionFailed")[0].text.clone();
-    let went_on = async |world: &World, holder: &str| {
-        world.until_seen("PartitionFailed", 1).await;
-        let text = reason(world);
-        assert!(text.contains("offset 0 is unfinished since 60 s"), "{text}");
-        assert!(text.contains(holder), "{text}, not {holder}");
-        world.until_done().await;
-        assert_eq!(
-            (world.seen.count("PartitionFailed"), world.seen.count("PartitionRecovered")),
-            (1, 1)
-        );
-    };
-
-    let slow = Setup::new(TestHandler::new())
-        .tasks(1, |task, _| FakeRun::success(input(task)).lasting(SECOND * 90));
-    went_on(&stalled(slow).await, "runs, its process is 1").await;
-
-    let echo = TestHandler::new()
-        .with_task_complete(|done, _| Ok(Outputs::new().with(record(done.stdout()))));
-    let setup = Setup::new(echo);
-    setup.sink.push(Reaction::confirm().taking(SECOND * 20));
-    let world = setup.config(|config| config.stall_after = SECOND * 10).start(&["a"]).await;
-    world.until_seen("PartitionFailed", 1).await;
-    assert!(reason(&world).contains("sink kafka:out has not taken it"), "{}", reason(&world));
-
-    let failing = Setup::new(TestHandler::new()).tasks(1, |_, _| FakeRun::exit(1));
-    for _ in 0..20 {
-        failing.letters.push(Reaction::answers([Answer::refused()]).taking(SECOND * 4));
-    }
-    went_on(&stalled(failing).await, "its dead letter is not written").await;
-}
-
-// Promise: FT-1
-#[tokio::test(start_paused = true)]
-async fn a_hook_that_blocks_its_partition_is_named_by_another_thread() {
-    let clock = BlockedClock::default();
-    let status = Arc::new(OnceLock::<EngineStatus>::new());
-    let (blocked, asked) = (clock.clone(), Arc::clone(&status));
-    let look = move || {
-        let status = asked.get().expect("the engine runs").clone();
-        // The runtime has one thread, and that is in the hook.
-        std::thread::spawn(move || status.watch_hooks()).join().expect("no panic");
-    };
-    let handler = TestHandler::new().with_task_complete(move |_, _| {
-        // The other thread is not under the paused clock, so this is far from the minute.
-        blocked.block(SECOND * 30);
-        look();
-        blocked.block(SECOND * 50);
-        look();
-        look();
-        Ok(Outputs::new())
-    });
-    let setup = Setup { clock: Arc::new(clock), status, ..Setup::new(handler) };
-    let world = setup.config(|config| config.stall_after = SECOND * 60).start(&[]).await;
-    world.produce(0, &["a"]);
-    world.until_seen("PartitionFailed", 1).await;
-    let failed = world.seen.named("PartitionFailed");
-    let expect = "on_task_complete of window 1 for offset 0 blocks its thread since";
-    assert!(failed[0].text.contains(expect), "{}", failed[0].text);
-    assert_eq!(failed[0].partition, Some(partition(0)));
-    world.until_done().await;
-    world.status.watch_hooks();
-    assert_eq!(
-        (world.seen.count("PartitionFailed"), world.seen.count("PartitionRecovered")),
-        (1, 1)
-    );
-}
-
-/// A world whose first attempts hang, with what is to follow that after a minute.
-async fn hanging(response: StallResponse) -> World {
-    let setup = Setup::new(TestHandler::new()).config(|config| {
-        config.stall_after = SECOND * 60;
-        config.stall_response = response;
-        config.on_failure.timeout.attempts_max = 3;
-    });
-    let setup = setup.tasks(4, |task, attempt| match (input(task).as_str(), attempt) {
-        ("hangs", 1 | 2) => FakeRun::hang(),
-        _ => FakeRun::exit(0),
-    });
-    let executor = setup.executor.clone().task_timeout(SECOND * 1000);
-    let world = Setup { executor, ..setup }.start(&["a", "hangs", "b"]).await;
-    world.until_seen("PartitionFailed", 1).await;
-    world
-}
-
-// Promise: FT-1
-#[tokio::test(start_paused = true)]
-async fn a_stalled_partition_can_have_its_task_killed_again_and_again() {
-    let began = Instant::now();
-    let world = hanging(StallResponse::KillTask).await;
-    world.until_done().await;
-    let failed = world.seen.named("PartitionFailed");
-    assert_eq!(failed.len(), 2, "each attempt that hangs");
-    assert!(failed.iter().all(|event| event.text.contains("keeps_ready: true")), "{failed:?}");
-    let outcomes = world.executor.records().into_iter().filter(|run| run.attempt < 3);
-    let killed = outcomes.filter(|run| run.outcome == Some(TaskOutcome::Cancelled)).count();
-    assert_eq!((killed, world.letters()), (2, vec![]));
-    let lasted = began.elapsed();
-    assert!(lasted >= SECOND * 120 && lasted < SECOND * 130, "{lasted:?}");
-    assert_eq!(world.seen.count("PartitionRecovered"), 1);
-}
-
-// Promise: FT-1
-#[tokio::test(start_paused = true)]
-async fn a_task_is_killed_again_while_commits_fail_too() {
-    let setup = Setup::new(TestHandler::new()).config(|config| {
-        config.window_size = 1;
-        config.stall_after = SECOND * 60;
-        config.stall_response = StallResponse::KillTask;
-        config.on_failure.timeout.attempts_max = 3;
-    });
-    let setup = setup.tasks(4, |task, attempt| match (input(task).as_str(), attempt) {
-        ("hangs", 1 | 2) => FakeRun::hang(),
-        _ => FakeRun::exit(0),
-    });
-    let executor = setup.executor.clone().task_timeout(SECOND * 1000);
-    let world = Setup { executor, ..setup }.start(&[]).await;
-    world.source.fail_commits(400);
-    world.produce(0, &["a", "hangs"]);
-    world.until_seen("PartitionFailed", 2).await;
-    world.until_done().await;
-}
-
-// Promise: FT-1
-#[tokio::test(start_paused = true)]
-async fn a_stalled_partition_can_be_reported_and_left_alone() {
-    for (response, keeps_ready) in [(StallResponse::Warn, true), (StallResponse::FailReady, false)]
-    {
-        let world = hanging(response).await;
-        tokio::time::sleep(SECOND * 300).await;
-        let failed = world.seen.named("PartitionFailed");
-        let expect = format!("keeps_ready: {keeps_ready}");
-        assert!(failed.len() == 1 && failed[0].text.contains(&expect), "{failed:?}");
-        let holds = "its window waits for offset 1: task ";
-        assert!(failed[0].text.contains(holds) && failed[0].text.contains(" runs"), "{failed:?}");
-        assert_eq!(world.committed(0), None, "there may be a window hook");
-    }
-}
-
-// Promise: FT-1
-#[tokio::test(start_paused = true)]
-async fn what_is_no_task_cannot_be_killed_and_makes_the_worker_unready() {
-    let setup = Setup::new(TestHandler::new()).config(|config| {
-        config.stall_after = SECOND * 60;
-        config.stall_response = StallResponse::KillTask;
-    });
-    let setup = setup.tasks(1, |_, _| FakeRun::exit(1));
-    for _ in 0..20 {
-        setup.letters.push(Reaction::answers([Answer::refused()]).taking(SECOND * 4));
-    }
-    let world = setup.start(&["a"]).await;
-    world.until_seen("PartitionFailed", 1).await;
-    let text = world.seen.named("PartitionFailed")[0].text.clone();
-    assert!(text.contains("keeps_ready: false"), "{text}");
-}
-
-// Promise: FT-1
-#[tokio::test(start_paused = true)]
-async fn commits_that_fail_for_long_stall_their_partition_until_one_succeeds() {
-    let setup = Setup::new(TestHandler::new()).config(|config| config.stall_after = SECOND * 60);
-    let world = setup.start(&[]).await;
-    world.source.fail_commits(150);
-    world.produce(0, &["a"]);
-    world.until_seen("PartitionFailed", 1).await;
-    let text = world.seen.named("PartitionFailed")[0].text.clone();
-    assert!(
-        text.contains("stalled: what is finished below 1 cannot be committed since 60 s"),
-        "{text}"
-    );
-    world.until_done().await;
-    world.until_seen("PartitionRecovered", 1).await;
-    assert_eq!(world.seen.count("PartitionFailed"), 1);
 }

@@ -20,3 +20,4 @@ mod parse;
 mod rebalance;
 mod retry;
 mod shutdown;
+mod stalls;

@@ -2,7 +2,7 @@
 
 use drakkar_api::{
     Clients, Clock, CommitOffset, FileLine, Handler, HookResult, KafkaRecord, Observer, Offset,
-    PartitionId, SinkId, SinkKind, Task, Timestamp, WorkerId, WorkerInfo,
+    Outputs, PartitionId, SinkId, SinkKind, Task, Timestamp, WorkerId, WorkerInfo,
 };
 use drakkar_core::{
     AnySink, Engine, EngineConfig, EngineError, EngineParts, EngineStatus, Load, Thresholds,
@@ -34,6 +34,11 @@ pub(crate) fn partition(number: i32) -> PartitionId {
 pub(crate) fn broken<T>(panics: bool) -> HookResult<T> {
     assert!(!panics, "boom");
     Err("boom".into())
+}
+
+/// A handler that puts out what its tasks did.
+pub(crate) fn echo() -> TestHandler {
+    TestHandler::new().with_task_complete(|done, _| Ok(Outputs::new().with(record(done.stdout()))))
 }
 
 /// A record that carries what a task put out.

@@ -52,10 +52,10 @@ impl Judge {
                 self.blame(Promise::Contract, what);
             }
             Told::Stopped { partition, offset } => self.on_stopped(worker, *partition, *offset),
-            Told::Stalled { partition, offset } => {
+            Told::Stalled { partition } => {
                 self.count("stalls reported");
                 self.set_stalled(worker, *partition, true);
-                self.expect_kill(worker, *partition, *offset);
+                self.expect_kill(worker, *partition);
             }
             Told::Recovered { partition } => self.set_stalled(worker, *partition, false),
             _ => self.account(worker).told.add(told),

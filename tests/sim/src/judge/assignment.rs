@@ -37,8 +37,12 @@ pub(super) struct Assignment {
     pub(super) oldest: Option<(Offset, Duration)>,
     /// Whether the engine says that it is stalled.
     pub(super) stalled: bool,
+    /// The oldest message that is unfinished, in a window or not, and since when it is that.
+    pub(super) blocking: Option<(Offset, Duration)>,
     /// Since when tasks must be killed that it waits for.
     pub(super) kill_due: Option<Duration>,
+    /// When such tasks were last killed.
+    pub(super) killed_at: Option<Duration>,
     /// The first offset at which the engine says that it stops the worker.
     pub(super) stopped_at: Option<Offset>,
     /// Whether the engine has learnt that there is no window hook.
@@ -241,7 +245,9 @@ impl Assignment {
             commits: Commits::default(),
             oldest: None,
             stalled: false,
+            blocking: None,
             kill_due: None,
+            killed_at: None,
             stopped_at: None,
             knows_no_window_hook: false,
         }
@@ -264,7 +270,7 @@ impl Assignment {
 
     /// The first message that may be in a window: `arrange` is not told of those that do not parse, so
     /// any before it that are in no other window may be.
-    fn first_of(&self, window: &Window) -> Option<Offset> {
+    pub(super) fn first_of(&self, window: &Window) -> Option<Offset> {
         let first = *window.messages.first()?;
         let before = self.messages.range(..first).rev();
         let loose = before.take_while(|(_, message)| message.taken && message.window.is_none());

@@ -5,12 +5,12 @@ use super::assignment::{Assignment, Message, Task, TaskPhase};
 use super::{Judge, SLACK};
 use crate::journal::WorkerNumber;
 use crate::promise::Promise;
-use drakkar_api::{Epoch, WindowId};
+use drakkar_api::{Epoch, Offset, WindowId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How much later than its deadline a stall may be told.
-const STALL_SLACK: Duration = Duration::from_millis(250);
+pub(super) const STALL_SLACK: Duration = Duration::from_millis(250);
 
 /// After so many attempts in a row that put out the same, their average is more than half of that.
 const OUTPUTS_IN_ROW: u32 = 8;
@@ -202,15 +202,22 @@ impl Judge {
         }
     }
 
-    /// Remembers the oldest unfinished message, and since when it is that.
+    /// Remembers the oldest unfinished message, and the oldest of those in windows, and since when
+    /// they are that.
     pub(super) fn note_oldest(&mut self, epoch: Epoch) {
         let now = self.now;
         let Some(assignment) = self.assignments.get_mut(&epoch) else { return };
-        let mut messages = assignment.messages.iter().filter(|(_, message)| message.taken);
-        let oldest = messages.find(|(_, message)| !message.is_finished()).map(|(at, _)| *at);
-        if assignment.oldest.map(|(at, _)| at) != oldest {
-            assignment.oldest = oldest.map(|at| (at, now));
-        }
+        let mut unfinished =
+            assignment.messages.iter().filter(|(_, message)| !message.is_finished());
+        let blocking = unfinished.clone().next().map(|(at, _)| *at);
+        let oldest = unfinished.find(|(_, message)| message.taken).map(|(at, _)| *at);
+        let note = |known: &mut Option<(Offset, Duration)>, found: Option<Offset>| {
+            if known.map(|(at, _)| at) != found {
+                *known = found.map(|at| (at, now));
+            }
+        };
+        note(&mut assignment.blocking, blocking);
+        note(&mut assignment.oldest, oldest);
     }
 
     /// A partition whose oldest unfinished offset has not moved for long says so.

@@ -1,7 +1,8 @@
 //! What the settings say of failures: attempts, what follows them, and what a stall is answered by
 //! (promises DL-1, WM-1, RB-1, FT-1).
 
-use super::assignment::{Assignment, Doom, HookState, Message, RunPhase, TaskPhase};
+use super::assignment::{Assignment, Doom, HookState, Message, RunPhase, Task, TaskPhase};
+use super::bounds::STALL_SLACK;
 use super::{Judge, LOOK, SLACK};
 use crate::journal::WorkerNumber;
 use crate::promise::Promise;
@@ -215,50 +216,53 @@ impl Judge {
         }
     }
 
-    /// A partition is stalled: if the settings want it, what runs for the offset must be killed.
-    pub(super) fn expect_kill(
-        &mut self,
-        worker: WorkerNumber,
-        partition: i32,
-        offset: Option<Offset>,
-    ) {
+    /// A partition is stalled: if the settings want it, what runs for its oldest offset must be killed
+    /// when that has not moved for long.
+    pub(super) fn expect_kill(&mut self, worker: WorkerNumber, partition: i32) {
         let now = self.now;
-        let kills = self.config.stall_response == StallResponse::KillTask;
+        if self.config.stall_response != StallResponse::KillTask {
+            return;
+        }
         let live = self.assignments.values_mut().filter(|it| it.end.is_none());
         let its = live.filter(|it| it.worker == worker && it.partition == partition);
-        let Some((assignment, offset)) = its.last().zip(offset).filter(|_| kills) else { return };
-        let runs = assignment.tasks.values().any(|task| {
-            let since = match task.run {
-                RunPhase::Running(since) => since,
-                _ => return false,
-            };
-            task.offsets.contains(&offset) && task.phase == TaskPhase::Open && since + LOOK < now
-        });
-        if runs {
+        let Some(assignment) = its.last() else { return };
+        let has_not_moved = assignment.unmoved_since() + self.config.stall_after <= now;
+        if has_not_moved && assignment.oldest_runs_since().is_some_and(|it| it + LOOK < now) {
             assignment.kill_due.get_or_insert(now);
         }
     }
 
+    /// Tasks are killed only if the settings want that, and their offset has not moved for long.
     pub(super) fn on_killed(&mut self, epoch: Epoch) {
         self.count("stalls whose tasks were killed");
-        self.eased_at = Some(self.now);
-        let wanted = self.config.stall_response == StallResponse::KillTask;
+        let now = self.now;
+        self.eased_at = Some(now);
+        let is_wanted = self.config.stall_response == StallResponse::KillTask;
         let Some(assignment) = self.assignments.get_mut(&epoch) else { return };
+        let had_its_time = assignment.blocking.is_some()
+            && assignment.unmoved_since() + self.config.stall_after <= now;
         assignment.kill_due = None;
-        if !wanted || !assignment.stalled {
+        assignment.killed_at = Some(now);
+        if !is_wanted || !assignment.stalled || !had_its_time {
             let what = format!("tasks of epoch {epoch} were killed, and nobody wanted that");
             self.blame(Promise::Ft1, what);
         }
     }
 
-    /// What is to be killed is killed at once.
+    /// What runs for an offset that has not moved for long is killed when that is told, and after that
+    /// it is looked for as often as that time passes.
     pub(super) fn check_stalled_tasks_are_killed(&mut self, at: Duration) {
-        let is_late = |it: &Assignment| {
-            it.end.is_none()
-                && it.drain.is_none()
-                && it.kill_due.is_some_and(|due| due + SLACK < at)
-        };
-        let spared = self.assignments.iter().find(|(_, it)| is_late(it));
+        if self.config.stall_response != StallResponse::KillTask {
+            return;
+        }
+        let limit = self.config.stall_after * 2 + STALL_SLACK + SLACK;
+        let spared = self.assignments.iter().find(|(_, assignment)| {
+            let goes_on = assignment.end.is_none() && assignment.drain.is_none();
+            let is_late = |since: Option<Duration>, limit| since.is_some_and(|it| it + limit < at);
+            let runs = assignment.oldest_runs_since();
+            let hangs = runs.map(|since| since.max(assignment.unmoved_since()));
+            goes_on && (is_late(assignment.kill_due, SLACK) || is_late(hangs, limit))
+        });
         if let Some((epoch, _)) = spared {
             let what = format!("epoch {epoch} is stalled by a task that runs, which is not killed");
             self.blame(Promise::Ft1, what);
@@ -267,14 +271,33 @@ impl Judge {
 }
 
 impl Assignment {
+    /// Returns since when the oldest unfinished message is that, and nothing was killed for it.
+    fn unmoved_since(&self) -> Duration {
+        let since = self.blocking.map(|(_, since)| since).max(self.killed_at);
+        since.unwrap_or_default()
+    }
+
+    /// Returns since when a task runs for the oldest message.
+    fn oldest_runs_since(&self) -> Option<Duration> {
+        let (oldest, _) = self.oldest?;
+        let since = |task: &Task| match task.run {
+            RunPhase::Running(since) => {
+                (task.phase == TaskPhase::Open && task.offsets.contains(&oldest)).then_some(since)
+            }
+            _ => None,
+        };
+        self.tasks.values().filter_map(since).min()
+    }
+
     /// Returns whether a message cannot be finished in this assignment: it stopped the worker, or
     /// one of those did with which it may wait for a window hook.
     pub(super) fn waits_for_next_start(&self, offset: Offset, message: &Message) -> bool {
-        let is_halted = |offset: &Offset| {
-            self.messages.get(offset).is_some_and(|message| message.halted.is_some())
-        };
         let of_halted = |id: WindowId| {
-            self.windows.get(&id).is_some_and(|window| window.messages.iter().any(is_halted))
+            let Some(window) = self.windows.get(&id) else { return false };
+            let Some(first) = self.first_of(window) else { return false };
+            let mut all =
+                self.messages.range(first..=*window.messages.last().expect("a first one"));
+            all.any(|(_, message)| message.halted.is_some())
         };
         let mut windows = self.windows_around(offset).filter(|_| self.drains_whole_windows);
         message.halted.is_some() || windows.any(of_halted)

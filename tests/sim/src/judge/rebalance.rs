@@ -41,6 +41,7 @@ impl Judge {
             let assignment = self.assignments.get_mut(&epoch).expect("it was assigned");
             assignment.messages.insert(message.offset, super::assignment::Message::new(*message));
         }
+        self.note_oldest(epoch);
         self.check_buffer(epoch);
     }
 
