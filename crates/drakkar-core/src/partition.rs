@@ -252,6 +252,7 @@ impl Partition {
                     self.on_item_ended(key, end);
                 }
             }
+            Input::ItemHeld { key, error } => self.on_item_held(key, &error),
             Input::Committed(result) => self.on_committed(result),
             Input::Tick => self.on_tick(),
             Input::Drain(cause) => self.on_drain(cause),

@@ -29,6 +29,8 @@ pub(crate) enum Input {
     HookAnswered(HookAnswer),
     /// Payloads or dead letters are settled by their lane.
     ItemsEnded(Vec<(ItemKey, ItemEnd)>),
+    /// A dead letter could not be written, and its lane goes on trying.
+    ItemHeld { key: ItemKey, error: SinkError },
     /// The commit in flight was answered.
     Committed(Result<CommitOffset, SourceError>),
     /// Time passed.

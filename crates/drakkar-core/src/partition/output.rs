@@ -223,6 +223,18 @@ impl Partition {
         }
     }
 
+    pub(super) fn on_item_held(&self, key: ItemKey, error: &SinkError) {
+        let ItemKey::Letter(letter) = key else { return };
+        if let Some(letter) = self.letters.get(&letter) {
+            self.observer.observe(&Event::DeadLetterFailed {
+                partition: &self.id,
+                offset: letter.offset,
+                error,
+                dropped: false,
+            });
+        }
+    }
+
     fn on_payload_ended(&mut self, key: u64, index: u32, end: ItemEnd) {
         let Some(group) = self.groups.get_mut(&key) else { return };
         group.pending -= 1;
