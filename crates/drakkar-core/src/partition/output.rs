@@ -19,7 +19,7 @@ use std::sync::Arc;
 type Payloads = SmallVec<[(DeliveryId, Arc<Payload>); 1]>;
 
 /// Whose outputs they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owner {
     Task(TaskKey),
     Message(Offset),
