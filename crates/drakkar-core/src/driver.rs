@@ -262,7 +262,7 @@ impl Driver {
                     due: deadline,
                     expired: false,
                 });
-                Input::Drain(cause)
+                Input::Drain { cause, deadline }
             }
             Mail::Broken(panic) => resume_unwind(Box::new(panic)),
         };
@@ -271,7 +271,7 @@ impl Driver {
             self.load.add(arrived_load(messages));
         }
         let lost = matches!(input, Input::Lost);
-        let drains = matches!(input, Input::Drain(_));
+        let drains = matches!(input, Input::Drain { .. });
         if let Some(end) = self.handle(input, now) {
             return Some(if lost { End::Lost } else { end });
         }

@@ -252,12 +252,13 @@ impl Partition {
                     self.on_item_ended(key, end);
                 }
             }
+            Input::ItemHeld { key, error } => self.on_item_held(key, &error),
             Input::Committed(result) => self.on_committed(result),
             Input::Tick => self.on_tick(),
-            Input::Drain(cause) => self.on_drain(cause),
+            Input::Drain { cause, deadline } => self.on_drain(cause, deadline),
             Input::DrainExpired => self.on_drain_expired(),
             Input::Lost if cfg!(drakkar_fault = "loss_taken_for_revoke") => {
-                self.on_drain(DrainCause::Revoke)
+                self.on_drain(DrainCause::Revoke, now + self.config.drain_timeout);
             }
             Input::Lost => self.on_lost(),
         }

@@ -13,6 +13,7 @@ pub const SITUATIONS: &[&str] = &[
     "revokes with work under way",
     "messages given back",
     "drains beyond their deadline",
+    "drains cut short by a late retry",
     "partitions lost",
     "partitions lost with runs under way",
     "shutdowns",

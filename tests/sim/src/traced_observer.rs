@@ -15,9 +15,44 @@ impl Observer for TracedObserver {
         if self.journal.keeps_all() && !matches!(event, Event::Polled) {
             self.journal.see(self.worker, Seen::ToldInFull(format!("{event:?}")));
         }
+        if let Some(partition) = subject(event) {
+            self.journal.ask(|judge| judge.hear_of(self.worker, partition.partition(), event));
+        }
         if let Some(told) = told(event) {
             self.journal.see(self.worker, Seen::Told(told));
         }
+    }
+}
+
+/// Returns the partition that an event is about.
+fn subject<'a>(event: &Event<'a>) -> Option<&'a PartitionId> {
+    match event {
+        Event::Assigned { partition }
+        | Event::Revoked { partition, .. }
+        | Event::Lost { partition }
+        | Event::Consumed { partition, .. }
+        | Event::ParseFailed { partition, .. }
+        | Event::Tombstone { partition, .. }
+        | Event::Arranged { partition, .. }
+        | Event::WindowFinished { partition, .. }
+        | Event::MessageFinished { partition, .. }
+        | Event::MessageLeft { partition, .. }
+        | Event::Committed { partition, .. }
+        | Event::CommitFailed { partition, .. }
+        | Event::DeadLettered { partition, .. }
+        | Event::DeadLetterFailed { partition, .. }
+        | Event::Depth { partition, .. }
+        | Event::PartitionFailed { partition, .. }
+        | Event::PartitionRecovered { partition } => Some(partition),
+        Event::HookFailed { partition, .. } => *partition,
+        Event::TaskScheduled { path }
+        | Event::TaskStarted { path, .. }
+        | Event::TaskFinished { path, .. }
+        | Event::TaskRetried { path, .. }
+        | Event::RetriesExhausted { path }
+        | Event::TaskSkipped { path }
+        | Event::TaskReplaced { path, .. } => Some(path.partition),
+        _ => None,
     }
 }
 

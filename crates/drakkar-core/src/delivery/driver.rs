@@ -1,6 +1,6 @@
 //! Runs a lane: performs what its state machine decides.
 
-use super::lane::{CallReport, Lane, LaneAction, LaneItem, LanePolicy, LaneSettled};
+use super::lane::{CallReport, Lane, LaneAction, LaneHeld, LaneItem, LanePolicy, LaneSettled};
 use crate::driver::Mail;
 use crate::erased::{AnySink, panic_text};
 use crate::inbox::Inbox;
@@ -196,6 +196,7 @@ impl LaneDriver {
         }
         let (settled, report) = self.lane.finished(items, verdicts, self.clock.now());
         self.emit(&report, duration);
+        self.tell_held(report.held);
         self.answer(settled);
     }
 
@@ -217,13 +218,12 @@ impl LaneDriver {
             let (payloads, delay) = (report.retried, report.delay);
             self.observer.observe(&Event::DeliveryRetried { sink, payloads, delay });
         }
-        for (id, error) in &report.held {
-            self.observer.observe(&Event::DeadLetterFailed {
-                partition: id.source(),
-                offset: id.offset(),
-                error,
-                dropped: false,
-            });
+    }
+
+    /// Has the partitions tell what is held of theirs: those that have left do not.
+    fn tell_held(&self, held: Vec<LaneHeld>) {
+        for LaneHeld { epoch, key, error } in held {
+            self.partitions.send(epoch, Input::ItemHeld { key, error });
         }
     }
 

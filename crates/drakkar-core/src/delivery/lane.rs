@@ -69,6 +69,14 @@ pub(crate) struct LaneSettled {
     pub(crate) end: ItemEnd,
 }
 
+/// An item that is held until the destination takes it.
+#[derive(Debug)]
+pub(crate) struct LaneHeld {
+    pub(crate) epoch: Epoch,
+    pub(crate) key: ItemKey,
+    pub(crate) error: SinkError,
+}
+
 /// Facts about a finished call, for events.
 #[derive(Debug, Default)]
 pub(crate) struct CallReport {
@@ -79,7 +87,7 @@ pub(crate) struct CallReport {
     pub(crate) retried: usize,
     pub(crate) delay: std::time::Duration,
     /// Items of this call that the lane will try again, with their errors; only under `hold`.
-    pub(crate) held: Vec<(DeliveryId, SinkError)>,
+    pub(crate) held: Vec<LaneHeld>,
 }
 
 /// Items of equal order are never in two calls at the same time: those whose delivery ids name the same
@@ -273,7 +281,7 @@ impl Lane {
                     report.fail(&error);
                     report.retried += 1;
                     if self.policy.hold {
-                        report.held.push((item.id.clone(), error));
+                        report.held.push(LaneHeld { epoch: item.epoch, key: item.key, error });
                     }
                     again.entry(item.order()).or_default().push(item);
                 }

@@ -12,14 +12,20 @@
 //! moves beyond it. What is finished beyond it left nothing behind, so its repeat costs next to
 //! nothing; waiting for all that is before it could take the whole deadline.
 //!
+//! What is tried again only after the deadline is not waited for: when nothing else is left, its
+//! messages are abandoned as they would be at the deadline.
+//!
 //! With default priorities runs start in offset order, so what is below the frontier has started,
 //! unless something was put out without a process.
 
-use super::Partition;
 use super::effect::{DrainCause, Effect, HookAnswer};
+use super::message::MessagePhase;
+use super::output::Owner;
 use super::task::{TaskKey, TaskPhase, TaskState};
 use super::window::WindowPhase;
-use drakkar_api::{Event, Offset, PendingTasks, RunId, Settlement};
+use super::{Partition, Timer};
+use drakkar_api::{Event, Instant, Offset, PendingTasks, RunId, Settlement};
+use std::collections::BTreeSet;
 
 /// How far the end of an assignment has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +38,7 @@ pub(super) enum Drain {
         /// The last message that is finished; `None` when nothing has started.
         frontier: Option<Offset>,
         cause: DrainCause,
+        deadline: Instant,
         commit_failed: bool,
     },
     /// The deadline passed; only the commit is waited for.
@@ -102,7 +109,7 @@ impl Partition {
         first.is_some_and(|&offset| self.drain.gives_back(offset))
     }
 
-    pub(super) fn on_drain(&mut self, cause: DrainCause) {
+    pub(super) fn on_drain(&mut self, cause: DrainCause, deadline: Instant) {
         if self.drain.is_active() {
             if cause == DrainCause::Revoke {
                 self.drain.hurry();
@@ -115,7 +122,7 @@ impl Partition {
         self.queued_bytes = 0;
         self.give_back_arranging();
         let frontier = self.compute_frontier();
-        self.drain = Drain::Active { frontier, cause, commit_failed: false };
+        self.drain = Drain::Active { frontier, cause, deadline, commit_failed: false };
         self.commit.force();
         self.withdraw_beyond(frontier);
     }
@@ -177,12 +184,14 @@ impl Partition {
     /// Something started while the partition is drained: if that moves the frontier, what is below it
     /// must be finished after all.
     pub(super) fn extend_drain(&mut self) {
-        let Drain::Active { frontier, cause, commit_failed } = self.drain else { return };
+        let Drain::Active { frontier, .. } = self.drain else { return };
         if self.newest_started <= frontier {
             return;
         }
         let moved = self.compute_frontier().max(frontier);
-        self.drain = Drain::Active { frontier: moved, cause, commit_failed };
+        if let Drain::Active { frontier, .. } = &mut self.drain {
+            *frontier = moved;
+        }
         let again = self.tasks.iter().filter(|(_, task)| {
             task.phase == TaskPhase::Withdrawn && task.offsets.first().copied() <= moved
         });
@@ -198,17 +207,18 @@ impl Partition {
         }
     }
 
-    /// Ends the assignment once everything up to the frontier is finished and committed, and no run
-    /// beyond it can start any more.
+    /// Ends the assignment once everything up to the frontier is finished and committed, as far as it
+    /// can be by the deadline, and no run beyond it can start any more.
     pub(super) fn finish_drain(&mut self) {
         match self.drain {
-            Drain::Active { frontier, cause, commit_failed } => {
+            Drain::Active { frontier, cause, deadline, commit_failed } => {
                 let unfinished = self
                     .messages
                     .iter()
                     .take_while(|&(&offset, _)| Some(offset) <= frontier)
                     .any(|(&offset, message)| !self.is_halted(offset, message));
-                let waits = unfinished || self.waiting_runs > 0;
+                let comes_too_late = unfinished && !self.goes_on_by(deadline, frontier);
+                let waits = (unfinished && !comes_too_late) || self.waiting_runs > 0;
                 if waits && !cfg!(drakkar_fault = "drain_waits_for_nothing") {
                     return;
                 }
@@ -216,12 +226,13 @@ impl Partition {
                     || cfg!(drakkar_fault = "drain_without_commit");
                 let is_lost = commit_failed && cause == DrainCause::Revoke;
                 if settled || (is_lost && !self.commit.is_in_flight()) {
-                    if !self.halted.is_empty() {
+                    let is_cut_short = comes_too_late || !self.halted.is_empty();
+                    if is_cut_short {
                         // What else their messages made goes on until then.
                         self.effects.push(Effect::Fence);
                     }
-                    self.leave_halted(frontier);
-                    self.over(settled && self.halted.is_empty());
+                    self.leave_started(frontier);
+                    self.over(settled && !is_cut_short);
                 }
             }
             Drain::Expired { commit_failed } => {
@@ -232,6 +243,41 @@ impl Partition {
             }
             Drain::No | Drain::Over => {}
         }
+    }
+
+    /// Returns whether anything up to the frontier runs, is in delivery or in a hook, or is tried
+    /// again by `deadline`.
+    fn goes_on_by(&self, deadline: Instant, frontier: Option<Offset>) -> bool {
+        let late: BTreeSet<_> = self.timers.range((deadline, u64::MAX)..).map(owner_of).collect();
+        if late.is_empty() {
+            return true;
+        }
+        let is_in = |offset: Option<&Offset>| offset.copied() <= frontier;
+        let goes_on = |owner| !late.contains(&owner);
+        let stands =
+            |phase| matches!(phase, TaskPhase::Withdrawn | TaskPhase::Killed | TaskPhase::Halted);
+        let tasks = self.tasks.iter().any(|(&key, task)| {
+            is_in(task.offsets.first()) && !stands(task.phase) && goes_on(Owner::Task(key))
+        });
+        let messages = || {
+            self.messages.iter().any(|(&offset, message)| {
+                let is_busy = match message.phase {
+                    MessagePhase::Completing => goes_on(Owner::Message(offset)),
+                    MessagePhase::DeadLettering => true,
+                    MessagePhase::Arranging | MessagePhase::Working | MessagePhase::Held => false,
+                };
+                is_busy && is_in(Some(&offset)) && !self.halted.contains(&offset)
+            })
+        };
+        let windows = || {
+            self.windows.iter().any(|(&id, window)| {
+                window.phase == WindowPhase::Completing
+                    && is_in(window.messages.first())
+                    && !window.messages.iter().any(|offset| self.halted.contains(offset))
+                    && goes_on(Owner::Window(id))
+            })
+        };
+        tasks || messages() || windows()
     }
 
     /// Kills what is left; what is finished is still committed.
@@ -311,7 +357,7 @@ impl Partition {
     }
 
     /// What is up to the frontier and unfinished had started.
-    fn leave_halted(&mut self, frontier: Option<Offset>) {
+    fn leave_started(&mut self, frontier: Option<Offset>) {
         let started = self.messages.keys().filter(|&&offset| Some(offset) <= frontier);
         let started: Vec<_> = started.copied().collect();
         for offset in started {
@@ -327,6 +373,15 @@ impl Partition {
         self.abandon();
         self.drain = Drain::Over;
         self.effects.push(Effect::Over { clean });
+    }
+}
+
+/// Returns what waits for a timer.
+fn owner_of((_, timer): (&(Instant, u64), &Timer)) -> Owner {
+    match *timer {
+        Timer::Arrange(id) => Owner::Window(id),
+        Timer::Attempt(key) => Owner::Task(key),
+        Timer::Hook(owner) => owner,
     }
 }
 

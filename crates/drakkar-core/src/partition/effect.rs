@@ -3,8 +3,8 @@
 use crate::erased::{AnyCompletedWindow, AnyGroup, AnyMessage};
 use drakkar_api::{
     CommitOffset, Credit, DeliveryAction, DeliveryFailure, DeliveryId, ErrorAction, Execution,
-    Hook, Offset, Outputs, Payload, PendingTasks, Priority, RunId, Settlement, SinkError, SinkId,
-    SourceError, SourceMessage, Task, TaskFailure, TaskId, TaskOutput, WindowId,
+    Hook, Instant, Offset, Outputs, Payload, PendingTasks, Priority, RunId, Settlement, SinkError,
+    SinkId, SourceError, SourceMessage, Task, TaskFailure, TaskId, TaskOutput, WindowId,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,12 +29,14 @@ pub(crate) enum Input {
     HookAnswered(HookAnswer),
     /// Payloads or dead letters are settled by their lane.
     ItemsEnded(Vec<(ItemKey, ItemEnd)>),
+    /// A dead letter could not be written, and its lane goes on trying.
+    ItemHeld { key: ItemKey, error: SinkError },
     /// The commit in flight was answered.
     Committed(Result<CommitOffset, SourceError>),
     /// Time passed.
     Tick,
-    /// Finish what has started, give the rest back.
-    Drain(DrainCause),
+    /// Finish what has started and can end by `deadline`, give the rest back.
+    Drain { cause: DrainCause, deadline: Instant },
     /// The drain's deadline passed.
     DrainExpired,
     /// The partition belongs to somebody else already.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 type Payloads = SmallVec<[(DeliveryId, Arc<Payload>); 1]>;
 
 /// Whose outputs they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owner {
     Task(TaskKey),
     Message(Offset),
@@ -220,6 +220,18 @@ impl Partition {
         match key {
             ItemKey::Payload { group, index } => self.on_payload_ended(group, index, end),
             ItemKey::Letter(letter) => self.on_letter_ended(letter, &end),
+        }
+    }
+
+    pub(super) fn on_item_held(&self, key: ItemKey, error: &SinkError) {
+        let ItemKey::Letter(letter) = key else { return };
+        if let Some(letter) = self.letters.get(&letter) {
+            self.observer.observe(&Event::DeadLetterFailed {
+                partition: &self.id,
+                offset: letter.offset,
+                error,
+                dropped: false,
+            });
         }
     }
 

@@ -53,6 +53,11 @@ fn partition_of(config: EngineConfig, hooks: HookPresence) -> Partition {
     )
 }
 
+/// A drain that has all the time that it wants.
+fn drain(cause: DrainCause) -> Input {
+    Input::Drain { cause, deadline: Instant::from_origin(Duration::MAX) }
+}
+
 fn decode(source: Arc<SourceMessage>) -> AnyMessage {
     DynHandler::decode(&Plain, source).expect("nothing panics")
 }
@@ -540,7 +545,7 @@ proptest! {
             world.windows.values().filter(|window| window.contains(traced)).flatten().max()
         });
         let last = last.copied();
-        world.handle(Input::Drain(DrainCause::Revoke));
+        world.handle(drain(DrainCause::Revoke));
         world.run_dry();
         let clean = world.over.expect("a drain ends by itself");
         prop_assert!(clean || world.commit_faults > 0, "unclean without a cause");
@@ -595,7 +600,7 @@ fn an_expired_drain_commits_what_is_finished() {
     world.open.clear();
     let execution = Box::new(Execution::without_process(TaskOutcome::Success));
     world.handle(Input::TaskFinished { task: RunId::new(1), execution });
-    world.handle(Input::Drain(DrainCause::Revoke));
+    world.handle(drain(DrainCause::Revoke));
     assert_eq!(world.over, None, "the second task runs");
     world.open.retain(|open| matches!(open, Open::Commit(_)));
     world.handle(Input::DrainExpired);
@@ -620,7 +625,7 @@ fn an_answer_beyond_the_line_waits_until_the_line_moves() {
     world.handle(Input::Arranged { window: call.window, messages, result });
     let start = |task| Input::TaskStarted { task, slot: 0, queue_wait: Duration::ZERO };
     world.handle(start(RunId::new(1)));
-    let effects = world.machine.handle(Input::Drain(DrainCause::Revoke), world.now);
+    let effects = world.machine.handle(drain(DrainCause::Revoke), world.now);
     let withdrawn = |effect: &Effect| matches!(effect, Effect::Withdraw(runs) if runs.len() == 1);
     assert!(effects.iter().any(withdrawn), "{effects:?}");
     let result = Ok(Outputs::new().with(KafkaRecord::bytes("x").to("a")));
@@ -653,7 +658,7 @@ fn an_executor_that_closes_during_a_drain_is_not_asked_again() {
     let messages = Vec::new();
     world.handle(Input::Arranged { window: call.window, messages, result: Ok(tasks) });
     world.handle(Input::TaskStarted { task: RunId::new(1), slot: 0, queue_wait: Duration::ZERO });
-    world.handle(Input::Drain(DrainCause::Revoke));
+    world.handle(drain(DrainCause::Revoke));
     world.open.clear();
     for task in [RunId::new(1), RunId::new(2)] {
         let execution = Box::new(Execution::without_process(TaskOutcome::Cancelled));
@@ -694,7 +699,7 @@ fn a_message_that_is_handed_over_again_is_refused_and_told() {
     assert!(give(&[7, 4]).is_empty(), "both are in work");
     assert!(give(&[8]).is_empty(), "it waits for its window");
     assert!(give(&[8]).is_empty());
-    let effects = machine.handle(Input::Drain(DrainCause::Revoke), Instant::ORIGIN);
+    let effects = machine.handle(drain(DrainCause::Revoke), Instant::ORIGIN);
     let left: Vec<_> = effects
         .iter()
         .filter_map(|effect| match effect {
@@ -730,7 +735,7 @@ fn a_partition_that_stopped_leaves_nothing_running() {
     let answer = Input::HookAnswered(HookAnswer::Error { task: failing, result });
     let effects = world.machine.handle(answer, world.now);
     assert!(matches!(effects[..], [.., Effect::Stop(_)]), "{effects:?}");
-    let effects = world.machine.handle(Input::Drain(DrainCause::Shutdown), world.now);
+    let effects = world.machine.handle(drain(DrainCause::Shutdown), world.now);
     let at = |is: fn(&Effect) -> bool| effects.iter().position(is);
     let (fence, over) =
         (at(|it| matches!(it, Effect::Fence)), at(|it| matches!(it, Effect::Over { .. })));

@@ -1,6 +1,6 @@
 //! Dead letters: what they carry, and that no size stops them.
 
-use crate::world::{Setup, World};
+use crate::world::{MILLISECOND, SECOND, Setup, World, partition};
 use drakkar_api::{
     BatchLimits, KafkaRecord, Outputs, Payload, SinkError, SinkErrorKind, SinkId, SinkKind, Verdict,
 };
@@ -164,4 +164,28 @@ async fn the_dead_letter_of_a_record_has_all_that_a_replay_needs() {
         })
     );
     world.finish().await;
+}
+
+// Promise: RB-2
+#[tokio::test(start_paused = true)]
+async fn a_held_dead_letter_of_an_assignment_that_is_over_is_not_told_of() {
+    // In one of these the call fails at the very instant when the assignment ends.
+    for early in 0..4 {
+        let setup = Setup::new(TestHandler::new())
+            .config(|config| config.drain_timeout = SECOND * 4 - MILLISECOND * early)
+            .tasks(1, |_, _| FakeRun::exit(1))
+            .letters(|letters| {
+                letters.react_with(|_| Reaction::answers([Answer::refused()]).taking(SECOND * 4))
+            });
+        let world = setup.start(&["a"]).await;
+        world.until("the letter is under way", |w| w.letters.calls().len() == 1).await;
+        assert!(world.source.revoke(&[partition(0)]).await);
+        tokio::time::sleep(SECOND).await;
+        assert!(world.letters.calls().iter().all(|call| call.ended.is_some()), "it has failed");
+        let names = world.seen.names();
+        let (_, after) =
+            names.split_at(names.iter().position(|name| name == "Revoked").expect("it left"));
+        assert!(!after.contains(&"DeadLetterFailed".to_owned()), "{early} ms: {world:?}");
+        world.finish().await;
+    }
 }

@@ -1,10 +1,13 @@
 //! Partitions that come and go: drained, killed at the deadline, fenced, and given out again.
 
-use crate::world::{BlockedClock, MILLISECOND, SECOND, Setup, World, input, partition, record};
+use crate::world::{
+    BlockedClock, MILLISECOND, SECOND, Setup, World, broken, input, partition, record,
+};
 use drakkar_api::{
     BatchLimits, Context, ErrorAction, Handler, Hook, HookResult, Message, Offset, Outputs,
     PartitionId, Precomputed, RawInput, Settlement, Task, TaskOutcome, TaskOutput, Window,
 };
+use drakkar_core::{Backoff, EngineConfig};
 use drakkar_testkit::{CommitAnswer, FakeRun, Reaction, ScriptedSource, TestHandler};
 use futures_util::FutureExt as _;
 use std::sync::{Arc, Mutex};
@@ -244,6 +247,64 @@ async fn a_task_between_two_attempts_has_started() {
     assert!(in_time && lasted >= SECOND * 4 && lasted <= SECOND * 6, "{lasted:?}");
     assert_eq!(world.committed(0), Some(1));
     world.finish().await;
+}
+
+// Promise: RB-1
+#[tokio::test(start_paused = true)]
+async fn a_drain_does_not_wait_for_what_is_not_tried_again_before_its_deadline() {
+    let fails = |task: &Task, _| match input(task).as_str() {
+        "fails" => FakeRun::exit(1),
+        text => FakeRun::success(text.to_owned()).lasting(SECOND * text.parse().expect("a number")),
+    };
+    let later = || echo().with_error(|_, _| Ok(ErrorAction::RetryAfter(SECOND * 3600)));
+    let config = |config: &mut EngineConfig| config.drain_timeout = SECOND * 30;
+    let world = Setup::new(later()).config(config).tasks(3, fails).start(&["0"]).await;
+    world.until_done().await;
+    world.produce(0, &["5", "fails", "10"]);
+    world.until_seen("TaskRetried", 1).await;
+    world.until_seen("TaskStarted", 4).await;
+    let (in_time, lasted) = revoke(&world, &[0]).await;
+    assert!(in_time && about(lasted, 10), "what runs is waited for, and no more: {lasted:?}");
+    assert_eq!(world.sent(), ["0", "5", "10"]);
+    assert_eq!(world.committed(0), Some(2));
+    assert_eq!(revoked(&world), "false, given_back: 0");
+    assert_eq!(world.left("Abandoned"), 1);
+    world.finish().await;
+
+    let mut world = Setup::new(later()).config(config).tasks(3, fails).start(&["fails"]).await;
+    world.until_seen("TaskRetried", 1).await;
+    let began = Instant::now();
+    world.shut_down().await.expect("a clean end");
+    assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
+    world.check_end();
+}
+
+// Promise: RB-1
+#[tokio::test(start_paused = true)]
+async fn a_drain_does_not_wait_for_a_hook_that_is_called_again_after_its_deadline() {
+    let handlers: [fn() -> TestHandler; 3] = [
+        || TestHandler::new().with_task_complete(|_, _| broken(false)),
+        || TestHandler::new().with_message_complete(|_, _| broken(false)),
+        || TestHandler::new().with_window_complete(|_, _| broken(false)),
+    ];
+    for handler in handlers {
+        for (wait, expect) in [(3600, 0), (5, 5)] {
+            let setup = Setup::new(handler()).config(|config| {
+                let after = &mut config.on_failure.hook_error;
+                after.attempts_max = 2;
+                after.backoff = Backoff { initial: SECOND * wait, max: SECOND * wait };
+                config.drain_timeout = SECOND * 30;
+            });
+            let world = setup.start(&["a"]).await;
+            world.until_seen("HookFailed", 1).await;
+            let (in_time, lasted) = revoke(&world, &[0]).await;
+            assert!(in_time && lasted <= SECOND * (expect + 1), "{lasted:?}");
+            let is_done = expect > 0;
+            assert_eq!(world.committed(0), is_done.then_some(1));
+            assert_eq!(world.left("Abandoned"), usize::from(!is_done));
+            world.finish().await;
+        }
+    }
 }
 
 // Promise: RB-1, FT-2

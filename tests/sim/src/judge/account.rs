@@ -5,6 +5,7 @@ use crate::journal::WorkerNumber;
 use crate::promise::Promise;
 use crate::recipe::Cookbook;
 use crate::seen::Told;
+use drakkar_api::Event;
 use drakkar_testkit::FakeBroker;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub(super) struct Books {
     commits_failed: usize,
     letters: usize,
     letters_dropped: usize,
+    /// How many assignments of a partition were told to have begun and not to be over.
+    assigned: BTreeMap<i32, usize>,
 }
 
 impl Judge {
@@ -59,6 +62,23 @@ impl Judge {
             }
             Told::Recovered { partition } => self.set_stalled(worker, *partition, false),
             _ => self.account(worker).told.add(told),
+        }
+    }
+
+    /// Nothing is told of a partition that the worker does not have, as nobody would take it back.
+    pub(crate) fn hear_of(&mut self, worker: WorkerNumber, partition: i32, event: &Event<'_>) {
+        if !self.hears(worker) {
+            return;
+        }
+        let assigned = self.account(worker).told.assigned.entry(partition).or_default();
+        match event {
+            Event::Assigned { .. } => *assigned += 1,
+            _ if *assigned == 0 => {
+                let what = format!("worker {worker} tells of a partition that has left: {event:?}");
+                self.blame(Promise::Rb2, what);
+            }
+            Event::Revoked { .. } | Event::Lost { .. } => *assigned -= 1,
+            _ => {}
         }
     }
 
@@ -130,5 +150,30 @@ impl Books {
             Told::LetterDropped => self.letters_dropped += 1,
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Scenario;
+    use drakkar_api::PartitionId;
+
+    #[test]
+    fn what_is_told_of_a_partition_that_has_left_is_blamed() {
+        let partition = &PartitionId::new("in", 3);
+        let depth = Event::Depth { partition, queued: 0, uncommitted: 0 };
+        let assigned = Event::Assigned { partition };
+        let lost = Event::Lost { partition };
+        let is_blamed = |events: &[&Event<'_>]| {
+            let mut judge = Judge::new(&Scenario::draw(1));
+            events.iter().for_each(|event| judge.hear_of(1, 3, event));
+            judge.breach().is_some()
+        };
+        assert!(!is_blamed(&[&assigned, &depth, &lost, &assigned, &depth, &lost]));
+        assert!(!is_blamed(&[&assigned, &assigned, &lost, &depth]), "it came back before");
+        assert!(is_blamed(&[&assigned, &lost, &depth]));
+        assert!(is_blamed(&[&depth]));
+        assert!(is_blamed(&[&assigned, &lost, &lost]));
     }
 }

@@ -161,6 +161,9 @@ impl Judge {
                 && (is_before_stop || message.started.is_some_and(|at| at + LOOK < self.now))
         });
         let left_behind = left_behind.map(|(offset, _)| *offset);
+        // What is tried again only after the deadline is not waited for.
+        let comes_too_late =
+            lasted + LONGEST_RETRY >= self.config.drain_timeout && !assignment.has_runs();
         let limit = self.config.drain_timeout + drain_grace() + SLACK;
         let (partition, start) = (assignment.partition, assignment.position);
         if expired {
@@ -176,7 +179,10 @@ impl Judge {
             );
             self.blame(Promise::Rb1, what);
         }
-        if let Some(offset) = left_behind.filter(|_| !expired) {
+        if comes_too_late && left_behind.is_some() && !expired {
+            self.count("drains cut short by a late retry");
+        }
+        if let Some(offset) = left_behind.filter(|_| !expired && !comes_too_late) {
             let what = format!("epoch {epoch} was drained, but {offset} had to be done and is not");
             self.blame(Promise::Rb1, what);
         }
@@ -275,6 +281,9 @@ fn is_end(how: drakkar_api::Settlement) -> bool {
     use drakkar_api::Settlement;
     matches!(how, Settlement::Finished | Settlement::DeadLettered)
 }
+
+/// The longest wait before a task or a hook is tried again, of all that scenarios and handlers draw.
+const LONGEST_RETRY: Duration = Duration::from_millis(2300);
 
 /// How long the engine waits for the last commit of a drain whose deadline has passed.
 fn drain_grace() -> Duration {

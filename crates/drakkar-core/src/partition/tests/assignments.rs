@@ -469,7 +469,7 @@ impl World {
                 ledger.states.insert(offset, State::Left);
             }
         }
-        self.handle(on, Input::Drain(DrainCause::Revoke), None);
+        self.handle(on, drain(DrainCause::Revoke), None);
     }
 
     fn expire(&mut self, on: usize) {
