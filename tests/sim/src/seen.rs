@@ -254,6 +254,7 @@ pub(crate) enum Told {
     Stalled {
         partition: i32,
         offset: Option<Offset>,
+        keeps_ready: bool,
     },
     Recovered {
         partition: i32,
