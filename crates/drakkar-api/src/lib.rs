@@ -58,8 +58,8 @@ pub use sink::{
     SinkPayload, Verdict,
 };
 pub use source::{
-    Assignment, CommitRequest, Credit, Flow, Settlement, Source, SourceError, SourceErrorKind,
-    SourceEvents,
+    Assignment, COMMIT_GRACE, CommitRequest, Credit, Flow, Settlement, Source, SourceError,
+    SourceErrorKind, SourceEvents,
 };
 pub use task::{
     Captured, Execution, Precomputed, ResourceUsage, SpawnErrorKind, Task, TaskFailure,

@@ -7,6 +7,10 @@
 use crate::{CommitOffset, Epoch, Offset, PartitionId, Reply, SourceMessage};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long beyond the deadline of a drain the engine waits for the commit of what was finished.
+pub const COMMIT_GRACE: Duration = Duration::from_secs(5);
 
 /// An origin of messages, such as a Kafka consumer.
 ///
@@ -22,7 +26,8 @@ use std::sync::Arc;
 /// - Messages of one assignment come in offset order; offsets may have gaps.
 /// - At most one commit per partition is in flight; each [`CommitRequest`] gets one answer.
 /// - Before an assignment ends in an orderly way, `revoked` is called and its answer waited for, at
-///   most the drain deadline and a margin. An assignment that is already gone is reported as `lost`.
+///   most the drain deadline, [`COMMIT_GRACE`] and a margin. An assignment that is already gone is
+///   reported as `lost`.
 /// - `close` gives back all assignments the same way.
 pub trait Source: Send + Sync + 'static {
     /// Connects and begins.

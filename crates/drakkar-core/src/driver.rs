@@ -12,8 +12,8 @@ use crate::partition::{
 };
 use crate::shared::Shared;
 use drakkar_api::{
-    CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Executor, Instant,
-    PartitionId, Reply, Run, RunId, RunListener, SourceMessage,
+    COMMIT_GRACE, CancelScope, CommitRequest, DeliveryId, Epoch, Event, Execution, Executor,
+    Instant, PartitionId, Reply, Run, RunId, RunListener, SourceMessage,
 };
 use futures_util::FutureExt as _;
 use std::any::Any;
@@ -24,9 +24,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 use tokio::task::JoinSet;
-
-/// How long the last commit of a drain whose deadline has passed is waited for.
-pub(crate) const COMMIT_GRACE: Duration = Duration::from_secs(5);
 
 /// How late a partition may hear that one of its tasks has started.
 const LOOK: Duration = Duration::from_millis(100);

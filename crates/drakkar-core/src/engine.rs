@@ -10,16 +10,17 @@ use crate::call_watch::WatchedCalls;
 use crate::clock::TokioClock;
 use crate::config::{EngineConfig, SendFailurePolicy};
 use crate::delivery::{LaneHandle, LaneMail, LanePolicy, Router, spawn_lane};
-use crate::driver::{COMMIT_GRACE, DrainTicket, Mail, arrived_load, spawn_partition};
+use crate::driver::{DrainTicket, Mail, arrived_load, spawn_partition};
 use crate::erased::AnySink;
 use crate::error::{EngineError, EngineErrorKind};
 use crate::hooks::run_worker_hook;
 use crate::partition::{DrainCause, HookPresence, Input};
 use crate::shared::{Partitions, Shared, SharedParts};
 use drakkar_api::{
-    Assignment, Clients, Clock, CommitOffset, Context, ContextScope, Epoch, Event, Executor,
-    Handler, Hook, Instant, Observer, Reply, ReplyDropped, ReplyReceiver, SinkError, SinkErrorKind,
-    SinkId, Source, SourceError, SourceErrorKind, SourceEvents, SourceMessage, WorkerInfo,
+    Assignment, COMMIT_GRACE, Clients, Clock, CommitOffset, Context, ContextScope, Epoch, Event,
+    Executor, Handler, Hook, Instant, Observer, Reply, ReplyDropped, ReplyReceiver, SinkError,
+    SinkErrorKind, SinkId, Source, SourceError, SourceErrorKind, SourceEvents, SourceMessage,
+    WorkerInfo,
 };
 use futures_util::future::join_all;
 use std::future::Future;

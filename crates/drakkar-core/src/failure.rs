@@ -265,6 +265,7 @@ mod tests {
         check(TaskOutcome::Timeout { limit: Duration::from_secs(1) }, 4);
         let kind = drakkar_api::SpawnErrorKind::NotFound;
         check(TaskOutcome::SpawnFailure { kind, reason: String::new() }, 5);
+        check(TaskOutcome::OutputOverLimit { limit_bytes: 1 }, 6);
     }
 
     #[test]

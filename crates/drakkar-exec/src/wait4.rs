@@ -1,7 +1,7 @@
 //! Reaps one child and says what CPU time it took.
 //!
-//! The one place with unsafe code: of all ways to wait only `wait4` tells what a *single* child
-//! used, and no safe wrapper of it exists.
+//! With unsafe code: of all ways to wait only `wait4` tells what a *single* child used, and no safe
+//! wrapper of it exists.
 #![expect(unsafe_code, reason = "wait4 has no safe wrapper")]
 
 use rustix::process::Pid;

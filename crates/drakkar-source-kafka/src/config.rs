@@ -1,6 +1,6 @@
 //! The consumer's settings: as a configuration file holds them, and checked.
 
-use drakkar_api::{Field, Kind, Problems};
+use drakkar_api::{COMMIT_GRACE, Field, Kind, Problems};
 use drakkar_kafka::ClientSettings;
 use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
@@ -86,7 +86,8 @@ pub const FIELDS: &[Field] = &[
         default: Some("300000"),
         about: "How long the consumer may go without asking for messages, in milliseconds, before \
                 the group gives its partitions to others. Only a revoke keeps it from asking, so \
-                this must be longer than `executor.drain_timeout_seconds`.",
+                this must be longer than `executor.drain_timeout_seconds`; by 14 s or more, if the \
+                last commit of a revoke is to have all of its 5 s.",
     },
     Field {
         name: "session_timeout_ms",
@@ -419,13 +420,14 @@ impl SourceSettings {
         usize::try_from(self.config.max_poll_records).unwrap_or(usize::MAX)
     }
 
-    /// Returns how long a revoke waits for its answer: the drain's own deadline, and a margin for
-    /// the answer to arrive, together shorter than what costs the membership.
+    /// Returns how long a revoke waits for its answer: the whole drain, with its last commit, and a
+    /// margin for the answer to arrive. To lose the membership would be worse than to cut a commit
+    /// off, so half of the time between the drain's deadline and that is never used.
     pub(crate) fn revoke_timeout(&self) -> Duration {
-        const MARGIN_MAX: Duration = Duration::from_secs(2);
+        const MARGIN: Duration = Duration::from_secs(2);
         let poll_interval = Duration::from_millis(self.config.max_poll_interval_ms.into());
         let room = poll_interval.saturating_sub(self.drain_timeout);
-        self.drain_timeout + MARGIN_MAX.min(room / 2)
+        self.drain_timeout + (COMMIT_GRACE + MARGIN).min(room / 2)
     }
 
     /// Makes the client's configuration.
@@ -632,8 +634,15 @@ mod tests {
             let settings = config.validate("k", Duration::from_secs(drain_seconds)).expect("valid");
             assert_eq!(settings.revoke_timeout(), Duration::from_millis(expect_ms));
         };
-        check(30, 300_000, 32_000);
+        check(30, 300_000, 37_000);
+        check(30, 44_000, 37_000);
         check(30, 32_000, 31_000);
+    }
+
+    #[test]
+    fn a_revoke_outlasts_the_drain_of_the_engine() {
+        let settings = SourceConfig::default().validate("k", DRAIN).expect("valid");
+        assert!(settings.revoke_timeout() > DRAIN + COMMIT_GRACE);
     }
 
     #[test]

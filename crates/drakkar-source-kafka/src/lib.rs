@@ -20,8 +20,8 @@
 //!   is handed over under it after its revoke was answered or its loss was reported.
 //! - A commit of an assignment that has ended is refused here, before librdkafka sees it: the group
 //!   would accept it from a member that is alive and move the new owner's position back.
-//! - A revoke holds the group up for at most the drain deadline and a margin, which together are
-//!   shorter than `max_poll_interval_ms`.
+//! - A revoke holds the group up for at most the drain deadline, the time of its last commit and a
+//!   margin, which together are shorter than `max_poll_interval_ms`.
 //!
 //! - A member with a `group_instance_id` ends without leaving the group, so that a restart within the
 //!   session finds its partitions; what has started is drained and committed all the same. A member

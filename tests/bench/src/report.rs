@@ -158,5 +158,6 @@ mod tests {
     fn every_row_is_listed() {
         let list = list();
         assert!(ROWS.iter().all(|row| list.contains(row.name)));
+        assert!(list.contains(" ours <= 2, ratio <= 1.50\n"), "a floor of two bounds shows both");
     }
 }

@@ -108,7 +108,8 @@ pub(crate) static ROWS: [Row; 19] = [
         .floor(Floor::RatioAtMost(2.0)),
     row("idle_mib", "MiB", Group::Idle, Figure::IdleMib).floor(Floor::OursAtMost(20.0)),
     row("start_ready_ms", "ms", Group::Idle, Figure::StartReadyMillis),
-    row("blocked_head", "s", Group::BlockedHead, Figure::Seconds).floor(Floor::OursAtMost(2.0)),
+    row("blocked_head", "s", Group::BlockedHead, Figure::Seconds)
+        .floor(Floor::BothAtMost { ours: 2.0, ratio: 1.5 }),
 ];
 
 const fn row(name: &'static str, unit: &'static str, group: Group, figure: Figure) -> Row {
@@ -172,6 +173,19 @@ mod tests {
     fn without_a_reference_there_is_no_ratio() {
         let measured = find("spawn_true_4").measured(&[pair(10.0, None)]).expect("was measured");
         assert_eq!((measured.reference, measured.ratio), (None, None));
+    }
+
+    #[test]
+    fn a_blocked_head_makes_no_completion_dearer() {
+        let floor = find("blocked_head").floor.expect("has a floor");
+        let check = |seconds, ratio, expect| {
+            let (name, unit, reference) = ("blocked_head", "s", Some(seconds / ratio));
+            let row = Measured { name, unit, ours: seconds, reference, ratio: Some(ratio) };
+            assert_eq!(floor.is_met_by(&row), expect, "{floor} of {row:?}");
+        };
+        check(0.7, 1.05, true);
+        check(0.7, 10.0, false);
+        check(2.1, 1.05, false);
     }
 
     #[test]

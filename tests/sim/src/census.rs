@@ -82,6 +82,7 @@ pub const SITUATIONS: &[&str] = &[
     "flows closed",
     "outputs that would reach the mark of bytes",
     "stalls reported",
+    "stalls that made a worker unready",
     "stalls whose tasks were killed",
 ];
 

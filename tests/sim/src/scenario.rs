@@ -221,9 +221,16 @@ fn draw_policies(config: &mut EngineConfig, seed: u64) {
     if random.chance(stops) {
         config.on_parse_error = ParsePolicy::Stop;
     }
-    let responses = [StallResponse::Warn, StallResponse::KillTask, StallResponse::KillTask];
-    config.stall_response = random.pick(&responses).copied().unwrap_or_default();
+    config.stall_response = random.pick(&STALL_RESPONSES).copied().unwrap_or_default();
 }
+
+/// What is drawn from. Killing is drawn most, since it needs a stall by a task that runs.
+const STALL_RESPONSES: [StallResponse; 4] = [
+    StallResponse::Warn,
+    StallResponse::FailReady,
+    StallResponse::KillTask,
+    StallResponse::KillTask,
+];
 
 fn draw_action(random: &mut Random, stops: u16) -> FailureAction {
     match random.chance(stops) {
@@ -329,5 +336,27 @@ fn draw_rates(random: &mut Random) -> Rates {
         label_panics: often(random, 40),
         priority_panics: often(random, 40),
         unroutable: often(random, 40),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_response_to_a_stall_is_drawn() {
+        let responses = [StallResponse::Warn, StallResponse::FailReady, StallResponse::KillTask];
+        let drawn_over = |before, seed| {
+            let mut config = EngineConfig::default();
+            config.stall_response = before;
+            draw_policies(&mut config, seed);
+            config.stall_response
+        };
+        for wanted in responses {
+            // Drawn is what does not depend on what was there before.
+            let is_drawn = |seed: &u64| responses.iter().all(|it| drawn_over(*it, *seed) == wanted);
+            let seeds = (0..1000).filter(is_drawn).count();
+            assert!(seeds > 50, "{wanted:?} is drawn in {seeds} of 1000 worlds");
+        }
     }
 }

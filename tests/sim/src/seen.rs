@@ -250,8 +250,11 @@ pub(crate) enum Told {
         partition: i32,
         offset: Offset,
     },
+    /// It waits for this offset, or for a commit.
     Stalled {
         partition: i32,
+        offset: Option<Offset>,
+        keeps_ready: bool,
     },
     Recovered {
         partition: i32,

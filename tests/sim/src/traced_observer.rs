@@ -80,8 +80,11 @@ fn told(event: &Event<'_>) -> Option<Told> {
         Event::Tombstone { .. } => Told::Tombstone,
         Event::ParseFailed { .. } => Told::ParseFailed,
         Event::HookFailed { .. } => Told::HookFailed,
-        Event::PartitionFailed { partition, reason, .. } if reason.starts_with("stalled") => {
-            Told::Stalled { partition: of(partition) }
+        Event::PartitionFailed { partition, reason, keeps_ready }
+            if reason.starts_with("stalled") =>
+        {
+            let offset = offset_after(reason, "stalled: offset ");
+            Told::Stalled { partition: of(partition), offset, keeps_ready: *keeps_ready }
         }
         Event::PartitionFailed { partition, reason, .. } if reason.starts_with("stopped") => {
             let offset = offset_after(reason, "stopped at offset ")?;

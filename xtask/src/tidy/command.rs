@@ -19,12 +19,13 @@ Usage: cargo xtask tidy
 
 type Rule = fn(&Tree) -> Result<Vec<Finding>>;
 
-const RULES: [(&str, Rule); 10] = [
+const RULES: [(&str, Rule); 11] = [
     ("crate graph", crate_graph::check),
     ("dependencies", dependencies::check),
     ("module docs", sources::module_docs),
     ("no logic in lib.rs and mod.rs", sources::no_logic_in_roots),
     ("unsafe code is forbidden", sources::unsafe_is_forbidden),
+    ("unsafe code is where it may be", sources::unsafe_is_where_it_may_be),
     ("banned words", sources::banned_words),
     ("promises", promises::check),
     ("faults", |tree| Ok(faults::check(tree))),

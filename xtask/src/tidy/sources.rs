@@ -23,13 +23,14 @@ const BANNED_IN_LIBRARIES: [(&str, &str); 2] = [
     ("thread::sleep", "wait for an event, with a deadline"),
 ];
 
-/// They need one unsafe call each, for which no safe one exists; the workspace denies it elsewhere
-/// in them.
-const MAY_BE_UNSAFE: [&str; 4] = [
-    "crates/drakkar-exec/",
-    "crates/drakkar-mock-kafka/",
-    "crates/drakkar-sink-kafka/",
-    "crates/drakkar-source-kafka/",
+/// The only files with unsafe code, each for calls that no safe one replaces. Their crates deny it to
+/// all others.
+const MAY_BE_UNSAFE: [&str; 5] = [
+    "crates/drakkar-exec/src/vfork.rs",
+    "crates/drakkar-exec/src/wait4.rs",
+    "crates/drakkar-mock-kafka/src/native.rs",
+    "crates/drakkar-sink-kafka/src/persistence.rs",
+    "crates/drakkar-source-kafka/src/membership.rs",
 ];
 
 /// Every file of a crate says first what it is.
@@ -61,16 +62,33 @@ fn declares_function(code: &str) -> bool {
     words.any(|word| word == "fn")
 }
 
-/// Every library forbids unsafe code, but for those that cannot.
+/// Every library forbids unsafe code; one that has a file with some denies it to the others.
 pub(crate) fn unsafe_is_forbidden(tree: &Tree) -> Result<Vec<Finding>> {
-    let roots = libraries(tree).filter(|(path, _)| path.ends_with("/src/lib.rs"));
-    let bound = roots.filter(|(path, _)| !MAY_BE_UNSAFE.iter().any(|free| path.starts_with(free)));
-    let forbids = |path, text| {
-        Code::new(path, text).lines().any(|line| line.code == "#![forbid(unsafe_code)]")
+    let roots = libraries(tree).filter_map(|(path, text)| {
+        let folder = path.strip_suffix("lib.rs").filter(|folder| folder.ends_with("/src/"))?;
+        let is_bound = !MAY_BE_UNSAFE.iter().any(|file| file.starts_with(folder));
+        let wanted = if is_bound { "#![forbid(unsafe_code)]" } else { "#![deny(unsafe_code)]" };
+        let is_there = Code::new(path, text).lines().any(|line| line.code == wanted);
+        (!is_there).then(|| Finding::in_file(path, format!("{wanted} is missing")))
+    });
+    Ok(roots.collect())
+}
+
+/// Unsafe code stands in the files that are listed for it.
+pub(crate) fn unsafe_is_where_it_may_be(tree: &Tree) -> Result<Vec<Finding>> {
+    let is_bound = |path: &str| path.contains("/src/") && !MAY_BE_UNSAFE.contains(&path);
+    let bound = libraries(tree).filter(|(path, _)| is_bound(path));
+    let findings = |(path, text)| {
+        let code = Code::new(path, text);
+        let found = code.lines().filter(|line| words(line.code).any(|word| word == "unsafe"));
+        let message = "no unsafe code here: what may have some is listed in tidy";
+        found.map(|line| Finding::at(path, line.number, message)).collect::<Vec<_>>()
     };
-    let findings = bound.filter(|(path, text)| !forbids(path, text));
-    let finding = |(path, _)| Finding::in_file(path, "#![forbid(unsafe_code)] is missing");
-    Ok(findings.map(finding).collect())
+    Ok(bound.flat_map(findings).collect())
+}
+
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|at: char| !at.is_alphanumeric() && at != '_')
 }
 
 /// Words that must not stand in code.
@@ -132,7 +150,21 @@ mod tests {
         let check = |path, text| count(unsafe_is_forbidden, path, text);
         assert_eq!(check("crates/a/src/lib.rs", "//! A.\n\n#![forbid(unsafe_code)]\n"), 0);
         assert_eq!(check("crates/a/src/lib.rs", "//! #![forbid(unsafe_code)]\n"), 1);
-        assert_eq!(check("crates/drakkar-exec/src/lib.rs", "//! Exec.\n"), 0);
+        let check_exec = |text| check("crates/drakkar-exec/src/lib.rs", text);
+        assert_eq!(check_exec("//! Exec.\n\n#![deny(unsafe_code)]\n"), 0);
+        assert_eq!(check_exec("//! Exec.\n"), 1);
+    }
+
+    #[test]
+    fn unsafe_code_outside_its_files_is_found() {
+        let check = |path, text| count(unsafe_is_where_it_may_be, path, text);
+        let text = "fn f() {\n    // unsafe\n    unsafe { g() }\n}\n";
+        assert_eq!(check("crates/drakkar-exec/src/vfork.rs", text), 0);
+        assert_eq!(check("crates/drakkar-exec/src/pool.rs", text), 1);
+        assert_eq!(check("crates/drakkar-source-kafka/src/vfork.rs", text), 1);
+        assert_eq!(check("crates/a/src/b.rs", "unsafe impl Send for B {}\n"), 1);
+        assert_eq!(check("crates/a/src/b.rs", "#![forbid(unsafe_code)]\n"), 0);
+        assert_eq!(check("crates/drakkar-exec/tests/pool.rs", text), 0);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Commits, and what a restart reads.
 
 use crate::support::{Member, OnRevoke, PLENTY, Told, World, numbers, values};
-use drakkar_api::{CommitOffset, Epoch, PartitionId, Source, SourceErrorKind};
-use drakkar_mock_kafka::{ApiKey, BrokerError};
-use std::time::Duration;
+use drakkar_api::{COMMIT_GRACE, CommitOffset, Epoch, PartitionId, Source, SourceErrorKind};
+use drakkar_mock_kafka::{ApiKey, Broker, BrokerError};
+use std::time::{Duration, Instant};
 
 fn only(held: &std::collections::BTreeMap<PartitionId, Epoch>) -> (PartitionId, Epoch) {
     let (partition, epoch) = held.iter().next().expect("one");
@@ -163,4 +163,33 @@ fn a_commit_completes_while_the_revoke_waits() {
     second.take(1, PLENTY);
     assert_eq!(values(&second.engine.wait_for_messages(58)), numbers(42..100));
     second.close();
+}
+
+// Promise: RB-1
+#[test]
+fn the_last_commit_of_a_drain_has_its_time_beyond_the_deadline() {
+    let world = World::new(1);
+    world.produce(0, numbers(0..10));
+    let source = world.source_with_drain(Duration::from_secs(1), |config| {
+        // The heartbeats are slow too.
+        config.session_timeout_ms = 15_000;
+    });
+    let member = Member::start(source, OnRevoke::Keep);
+    let (partition, epoch) = only(&member.take(1, PLENTY));
+    member.engine.wait_for_messages(10);
+    world.kafka.set_round_trip_time(Broker::All, COMMIT_GRACE).expect("set");
+    let asked = Instant::now();
+    member.source.close();
+    member.engine.wait_for("revoke", |told| {
+        told.iter().any(|told| matches!(told, Told::Revoked(_))).then_some(())
+    });
+    member.commit(epoch, &partition, CommitOffset::new(7));
+    assert_eq!(member.engine.wait_for_commit(epoch, 0), Ok(CommitOffset::new(7)));
+    assert!(asked.elapsed() >= COMMIT_GRACE, "{:?}", asked.elapsed());
+    // The partition has not been given back while that was on its way: it can still commit.
+    world.kafka.set_round_trip_time(Broker::All, Duration::ZERO).expect("set");
+    member.commit(epoch, &partition, CommitOffset::new(8));
+    assert_eq!(member.engine.wait_for_commit(epoch, 1), Ok(CommitOffset::new(8)));
+    member.engine.answer_kept();
+    member.close();
 }

@@ -39,7 +39,7 @@ fn a_close_does_not_wait_for_ever_for_an_engine_that_never_answers() {
     let asked = Instant::now();
     member.close();
     assert!(asked.elapsed() >= Duration::from_secs(1), "{:?}", asked.elapsed());
-    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
 }
 
 #[test]

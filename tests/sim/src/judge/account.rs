@@ -55,8 +55,9 @@ impl Judge {
                 self.blame(Promise::Contract, what);
             }
             Told::Stopped { partition, offset } => self.on_stopped(worker, *partition, *offset),
-            Told::Stalled { partition } => {
+            Told::Stalled { partition, offset, keeps_ready } => {
                 self.count("stalls reported");
+                self.check_readiness(worker, *offset, *keeps_ready);
                 self.set_stalled(worker, *partition, true);
                 self.expect_kill(worker, *partition);
             }

@@ -216,6 +216,32 @@ impl Judge {
         }
     }
 
+    /// A stalled partition takes the worker's readiness, or leaves it, as the settings say.
+    pub(super) fn check_readiness(
+        &mut self,
+        worker: WorkerNumber,
+        offset: Option<Offset>,
+        keeps_ready: bool,
+    ) {
+        if !keeps_ready {
+            self.count("stalls that made a worker unready");
+        }
+        let may_kill = offset.is_some();
+        let is_right = match self.config.stall_response {
+            StallResponse::Warn => keeps_ready,
+            StallResponse::FailReady => !keeps_ready,
+            StallResponse::KillTask => may_kill || !keeps_ready,
+        };
+        if !is_right {
+            let response = self.config.stall_response;
+            let what = format!(
+                "a stall under {response:?} was reported by worker {worker} with keeps_ready \
+                 {keeps_ready}"
+            );
+            self.blame(Promise::Ft1, what);
+        }
+    }
+
     /// A partition is stalled: if the settings want it, what runs for its oldest offset must be killed
     /// when that has not moved for long.
     pub(super) fn expect_kill(&mut self, worker: WorkerNumber, partition: i32) {
