@@ -58,7 +58,7 @@ pub enum Event<'a> {
         /// How many.
         messages: usize,
     },
-    /// A message's value could not be decoded.
+    /// A message's value could not be decoded; once for each attempt.
     ParseFailed {
         /// The partition.
         partition: &'a PartitionId,
@@ -66,7 +66,7 @@ pub enum Event<'a> {
         offset: Offset,
         /// Why.
         error: &'a DecodeError,
-        /// What follows: `pass`, `dead_letter` or `skip`.
+        /// What follows: `retry`, `pass`, `dead_letter`, `skip` or `stop`.
         policy: &'static str,
     },
     /// A message without a value was taken into a window; once per message.

@@ -178,7 +178,8 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// When the value is not what the handler expects; `kafka.on_parse_error` says what follows.
+    /// When the value is not what the handler expects; `kafka.on_parse_error` says what follows, or
+    /// `executor.on_failure.parse_error`, by which the value can be decoded again.
     fn decode(&self, message: &SourceMessage) -> Result<Self::Input, DecodeError> {
         Self::Input::decode(message)
     }

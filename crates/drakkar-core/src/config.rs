@@ -6,7 +6,7 @@
 
 use crate::backpressure::Thresholds;
 use crate::commit::CommitPolicy;
-use crate::failure::{self, FailurePolicies, RawOnFailure};
+use crate::failure::{self, FailureAction, FailurePolicies, RawOnFailure};
 use crate::retry::Backoff;
 use drakkar_api::{Field, Kind, Problems, Section};
 use serde::Deserialize;
@@ -113,7 +113,8 @@ pub const KAFKA_FIELDS: &[Field] = &[
         about: "What follows when a message's value does not parse: `pass` gives it to the handler \
                 without a payload, `dead_letter` writes it to the dead letters, `skip` drops it, \
                 `stop` ends the worker with the offset uncommitted, so that its next start begins \
-                there. Always counted and logged.",
+                there. Always counted and logged. Must be left out when \
+                `executor.on_failure.parse_error` is there.",
     },
     Field {
         name: "max_ahead_offsets",
@@ -313,6 +314,16 @@ impl ParsePolicy {
     }
 }
 
+impl From<FailureAction> for ParsePolicy {
+    fn from(action: FailureAction) -> Self {
+        match action {
+            FailureAction::DeadLetter => Self::DeadLetter,
+            FailureAction::Skip => Self::Skip,
+            FailureAction::Stop => Self::Stop,
+        }
+    }
+}
+
 /// What follows when a partition is stalled, beside the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -361,7 +372,8 @@ pub struct EngineConfig {
     pub replacements_max: u32,
     /// The most unfinished windows of a partition.
     pub open_windows_max: usize,
-    /// What follows when a value does not parse.
+    /// What follows when a value does not parse, unless `on_failure.parse_error` says it: see
+    /// [`parse_policy`](Self::parse_policy).
     pub on_parse_error: ParsePolicy,
     /// How far a partition is read beyond its oldest unfinished offset.
     pub ahead_max: usize,
@@ -439,6 +451,16 @@ impl EngineConfig {
             &mut problems,
         );
         let on_failure = FailurePolicies::new(&executor.on_failure, &mut problems);
+        if on_failure.parse_error.is_some() && kafka.on_parse_error != ParsePolicy::Pass {
+            problems.push(
+                "executor.on_failure.parse_error",
+                format!(
+                    "must not be set beside kafka.on_parse_error, found \"{}\": both say what follows \
+                     when a value does not parse",
+                    kafka.on_parse_error.as_str()
+                ),
+            );
+        }
         let pause_at = slots.saturating_mul(high).max(1);
         let buffer_messages =
             kafka.buffer_messages.unwrap_or_else(|| poll_records.max(2 * executor.window_size));
@@ -478,11 +500,17 @@ impl EngineConfig {
             seed: 0,
         })
     }
+
+    /// Returns what follows when a value does not parse and is not decoded again.
+    pub fn parse_policy(&self) -> ParsePolicy {
+        self.on_failure.parse_error.map_or(self.on_parse_error, |policy| policy.then.into())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::RawPolicy;
 
     #[test]
     fn contradictions_are_reported_together() {
@@ -495,6 +523,33 @@ mod tests {
         assert_eq!(
             paths,
             ["executor.backpressure_low_multiplier", "sinks.retry.initial_backoff_ms"]
+        );
+    }
+
+    #[test]
+    fn what_follows_a_parse_error_is_said_in_one_place() {
+        let check = |parse_error: Option<RawPolicy>, on_parse_error, expect: Result<_, &str>| {
+            let on_failure = RawOnFailure { parse_error, ..RawOnFailure::default() };
+            let executor = RawExecutor { on_failure, ..RawExecutor::default() };
+            let kafka = RawKafka { on_parse_error, ..RawKafka::default() };
+            let retry = RawRetry::default();
+            let config = EngineConfig::new(executor, kafka, retry, SendFailurePolicy::Hold, 4, 100);
+            let policy = config.map(|config| config.parse_policy());
+            let said = policy.map_err(|problems| problems.to_string());
+            let text = |expect: &str| format!("1 problem in the configuration\n  {expect}");
+            assert_eq!(said, expect.map_err(text));
+        };
+        let then = |then| Some(RawPolicy { then, ..RawPolicy::default() });
+        check(None, ParsePolicy::Pass, Ok(ParsePolicy::Pass));
+        check(None, ParsePolicy::Stop, Ok(ParsePolicy::Stop));
+        check(then(FailureAction::Skip), ParsePolicy::Pass, Ok(ParsePolicy::Skip));
+        check(
+            then(FailureAction::Skip),
+            ParsePolicy::Skip,
+            Err(
+                "executor.on_failure.parse_error: must not be set beside kafka.on_parse_error, found \
+                 \"skip\": both say what follows when a value does not parse",
+            ),
         );
     }
 

@@ -10,8 +10,7 @@ use serde::Deserialize;
 /// The section `executor.on_failure`.
 pub(crate) const SECTION: Section = Section {
     about: "What follows when a task or a hook fails, by how it ended. For tasks it is what `Policy`, \
-            the default answer of `on_error`, means. What follows when a value does not parse is \
-            said by `kafka.on_parse_error`: another attempt would find the same.",
+            the default answer of `on_error`, means.",
     fields: &[
         policy("exit_code"),
         policy("signal"),
@@ -20,6 +19,15 @@ pub(crate) const SECTION: Section = Section {
         policy("output_over_limit"),
         policy("hook_error"),
         Field { kind: Kind::Section(&ARRANGE_POLICY), ..policy("arrange_error") },
+        Field {
+            name: "parse_error",
+            kind: Kind::Optional(&Kind::Section(&POLICY)),
+            default: Some("null"),
+            about: "What follows when a value does not parse, with the keys of `exit_code`, for a \
+                    `decode` whose error may pass, such as that of a lookup. Only that value is \
+                    decoded again; its window waits for it. With null, values are decoded once, and \
+                    `kafka.on_parse_error` says what follows; it must be left out beside this.",
+        },
     ],
 };
 
@@ -96,6 +104,8 @@ pub struct RawOnFailure {
     pub hook_error: RawPolicy,
     /// A window that could not be arranged.
     pub arrange_error: RawPolicy,
+    /// A value that does not parse; without it, `kafka.on_parse_error` says what follows.
+    pub parse_error: Option<RawPolicy>,
 }
 
 impl Default for RawOnFailure {
@@ -116,6 +126,7 @@ impl Default for RawOnFailure {
             output_over_limit,
             hook_error,
             arrange_error,
+            parse_error: None,
         }
     }
 }
@@ -202,6 +213,9 @@ pub struct FailurePolicies {
     pub hook_error: FailurePolicy,
     /// A window that could not be arranged; `attempts_max` counts those of the whole window.
     pub arrange_error: FailurePolicy,
+    /// A value that does not parse. If there is none, it is decoded once, and
+    /// [`EngineConfig::on_parse_error`](crate::EngineConfig::on_parse_error) says what follows.
+    pub parse_error: Option<FailurePolicy>,
 }
 
 impl Default for FailurePolicies {
@@ -224,6 +238,7 @@ impl FailurePolicies {
             output_over_limit: policy("output_over_limit", &raw.output_over_limit),
             hook_error: policy("hook_error", &raw.hook_error),
             arrange_error: policy("arrange_error", &raw.arrange_error),
+            parse_error: raw.parse_error.as_ref().map(|raw| policy("parse_error", raw)),
         }
     }
 
@@ -256,6 +271,7 @@ mod tests {
             output_over_limit: of(6),
             hook_error: of(7),
             arrange_error: of(8),
+            parse_error: None,
         };
         let check = |outcome: TaskOutcome, expect| {
             assert_eq!(policies.of(&outcome).attempts_max, expect, "{outcome}");
@@ -271,7 +287,14 @@ mod tests {
     #[test]
     fn the_tables_state_the_defaults_of_each_policy() {
         let stated = SECTION.fields.iter().map(|field| {
-            let Kind::Section(section) = field.kind else { panic!("{} is no policy", field.name) };
+            let section = match field.kind {
+                Kind::Section(section) => section,
+                Kind::Optional(Kind::Section(_)) => {
+                    assert_eq!(field.default, Some("null"));
+                    return (field.name.to_owned(), serde_json::Value::Null);
+                }
+                _ => panic!("{} is no policy", field.name),
+            };
             let settings = section.fields.iter().map(|setting| {
                 let text = setting.default.expect("every setting here has a default");
                 let value = serde_json::from_str(text).unwrap_or_else(|_| text.into());

@@ -62,7 +62,8 @@ fn worker_span(hook: Hook, partitions: &[PartitionId]) -> Span {
     span
 }
 
-/// Decodes what is not decoded, calls `arrange` and asks for priorities.
+/// Decodes what is not decoded, calls `arrange` and asks for priorities. Neither follows when a value
+/// does not parse that the settings may have decoded again.
 pub(crate) async fn run_arrange(
     shared: Arc<Shared>,
     watch: Arc<HookWatch>,
@@ -87,14 +88,21 @@ async fn arrange(shared: Arc<Shared>, partition: PartitionId, call: ArrangeCall)
         span.record("offsets", tracing::field::debug(offsets));
     }
     let mut decoded: Vec<(Offset, AnyMessage)> = Vec::with_capacity(messages.len());
+    let parses = |message: &AnyMessage| message.parse_error().is_none();
+    let may_repeat = shared.config.on_failure.parse_error.is_some();
+    let mut awaits_verdict = false;
     for (source, typed) in messages {
         let offset = source.offset;
+        let is_new = typed.is_none();
         let message = match typed {
             Some(typed) => Ok(typed),
             None => span.in_scope(|| shared.handler.decode(source)),
         };
         match message {
-            Ok(message) => decoded.push((offset, message)),
+            Ok(message) => {
+                awaits_verdict |= may_repeat && is_new && !parses(&message);
+                decoded.push((offset, message));
+            }
             Err((hook, error)) => {
                 let place = Place { offset: Some(offset), ..place };
                 let failure = report(&shared, hook, place, error, true);
@@ -102,8 +110,10 @@ async fn arrange(shared: Arc<Shared>, partition: PartitionId, call: ArrangeCall)
             }
         }
     }
-    let policy = shared.config.on_parse_error;
-    let parses = |message: &AnyMessage| message.parse_error().is_none();
+    if awaits_verdict {
+        return Input::Unparsed { window, messages: decoded };
+    }
+    let policy = shared.config.parse_policy();
     // What comes after a value that stops the worker is not worked on any more.
     let wanted = decoded.iter().take_while(|(_, m)| parses(m) || policy != ParsePolicy::Stop);
     let passed = wanted.filter(|(_, m)| parses(m) || policy == ParsePolicy::Pass);

@@ -89,7 +89,7 @@ pub(crate) struct Partition {
     admission: Admission,
     /// Whether what was arranged since then is not in the load of all partitions yet.
     is_admission_stale: bool,
-    /// The window whose `arrange` runs or waits for its next attempt.
+    /// The window whose `arrange` runs or waits for its next attempt, or for one to decode a value.
     arranging: Option<WindowId>,
     messages: AscendingMap<Offset, Box<MessageState>>,
     /// The newest message that has left a trace outside, finished or not: a process of it has
@@ -242,6 +242,7 @@ impl Partition {
             Input::Arranged { window, messages, result } => {
                 self.on_arranged(window, messages, result);
             }
+            Input::Unparsed { window, messages } => self.on_unparsed(window, messages),
             Input::TaskStarted { task, slot, queue_wait } => {
                 self.on_task_started(task, slot, queue_wait);
             }

@@ -27,6 +27,8 @@ pub const SITUATIONS: &[&str] = &[
     "messages handed over again",
     "repeats of the source",
     "messages that do not parse",
+    "values decoded again",
+    "values that parse in the end",
     "tombstones",
     "messages without tasks",
     "tasks of several messages",

@@ -16,6 +16,7 @@ use drakkar_api::{
     TaskOutput, Window,
 };
 use drakkar_testkit::Random;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -37,6 +38,8 @@ pub(crate) struct SimHandler {
     worker: WorkerNumber,
     weather: Weather,
     random: Mutex<Random>,
+    /// How often the value of a message did not parse.
+    unparsed: Mutex<BTreeMap<(Epoch, Offset), u32>>,
     /// Whether the worker died: nothing goes on in it then.
     dead: Arc<AtomicBool>,
 }
@@ -74,6 +77,7 @@ impl SimHandler {
             worker,
             weather: weather.clone(),
             random: Mutex::new(Random::fork(scenario.seed, &format!("handler {worker}"))),
+            unparsed: Mutex::default(),
             dead: Arc::clone(dead),
         }
     }
@@ -90,6 +94,11 @@ impl SimHandler {
 
     fn chance(&self, rate: fn(&Rates) -> u16) -> bool {
         self.draw(|random, rates| random.chance(rate(rates)))
+    }
+
+    fn with_unparsed<T>(&self, epoch: Epoch, offset: Offset, f: impl FnOnce(&mut u32) -> T) -> T {
+        let mut unparsed = self.unparsed.lock().unwrap_or_else(PoisonError::into_inner);
+        f(unparsed.entry((epoch, offset)).or_default())
     }
 
     /// Lets a hook take its time, and says how it goes.
@@ -434,6 +443,10 @@ impl Handler for SimHandler {
             self.see(Seen::TakingFailed { epoch, offset, hook: Hook::MessageLabel });
             panic!("no label for this one");
         }
+        if message.parse_error().is_some() {
+            self.with_unparsed(epoch, offset, |failures| *failures += 1);
+            self.see(Seen::Unparsed { epoch, offset });
+        }
         offset.to_string()
     }
 
@@ -454,7 +467,10 @@ impl Handler for SimHandler {
             panic!("cannot read this one");
         }
         let value = message.value.clone().unwrap_or_default();
-        match is_unparsable(&value) {
+        let recipe = self.scenario.cookbook.of(message.partition.partition(), offset);
+        let failures = self.with_unparsed(epoch, offset, |failures| *failures);
+        let parses = recipe.parses_after.is_some_and(|after| failures >= after);
+        match is_unparsable(&value) && !parses {
             true => Err(DecodeError::new("it begins with an exclamation mark")),
             false => Ok(RawInput(value)),
         }

@@ -176,8 +176,9 @@ impl Judge {
             Seen::CommitAsked { epoch, offset } => self.on_commit_asked(*epoch, *offset),
             Seen::CommitAnswered { epoch, result } => self.on_commit_answered(*epoch, result),
             Seen::Taken { epoch, offset } => self.on_taken(*epoch, *offset),
-            Seen::TakingFailed { epoch, offset, hook } => {
-                self.on_taking_failed(*epoch, *offset, *hook);
+            Seen::Unparsed { epoch, offset } => self.on_unparsed(*epoch, *offset),
+            Seen::TakingFailed { epoch, hook, .. } => {
+                self.on_taking_failed(*epoch, *hook);
             }
             Seen::ArrangeCalled { epoch, window, offsets } => {
                 self.on_arrange_called(*epoch, *window, offsets);

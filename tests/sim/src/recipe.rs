@@ -9,6 +9,8 @@ use drakkar_testkit::Random;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Recipe {
     pub(crate) shape: Shape,
+    /// How often its value does not parse before it does, if it ever does.
+    pub(crate) parses_after: Option<u32>,
     /// The bytes of filling in its value.
     pub(crate) filling: usize,
     pub(crate) tasks: Vec<TaskRecipe>,
@@ -52,13 +54,24 @@ impl Cookbook {
         } else {
             Shape::Plain
         };
+        let parses_after = match shape {
+            Shape::Unparsable => self.parses_after(partition, offset),
+            Shape::Plain | Shape::Tombstone => Some(0),
+        };
         let tasks = random.within(0..=self.tasks_max);
         Recipe {
             shape,
+            parses_after,
             filling: size(random.within(0..=self.filling_max)),
             tasks: (0..tasks).map(|_| self.task(&mut random)).collect(),
             shares: random.chance(self.shared),
         }
+    }
+
+    fn parses_after(&self, partition: i32, offset: Offset) -> Option<u32> {
+        let mut random = Random::fork(self.seed, &format!("lookup {partition}:{offset}"));
+        let failures = u32::try_from(random.within(1..=2)).unwrap_or(1);
+        random.chance(600).then_some(failures)
     }
 
     fn task(&self, random: &mut Random) -> TaskRecipe {

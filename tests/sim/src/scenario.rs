@@ -113,6 +113,7 @@ impl Scenario {
             config,
         };
         enlarge_outputs(&mut scenario);
+        repeat_parses(&mut scenario);
         scenario
     }
 }
@@ -197,6 +198,23 @@ fn enlarge_outputs(scenario: &mut Scenario) {
     (scenario.rates.task_fails, scenario.rates.task_hangs) = (0, 0);
 }
 
+/// In some worlds a value that does not parse is decoded again, and many do not at first.
+fn repeat_parses(scenario: &mut Scenario) {
+    let mut random = Random::fork(scenario.seed, "parse errors");
+    if !random.chance(80) {
+        return;
+    }
+    let stops = if random.chance(250) { 400 } else { 0 };
+    let config = &mut scenario.config;
+    config.on_parse_error = ParsePolicy::Pass;
+    config.on_failure.parse_error = Some(FailurePolicy {
+        attempts_max: u32::try_from(random.within(1..=4)).unwrap_or(1),
+        backoff: draw_backoff(&mut random),
+        then: draw_action(&mut random, stops),
+    });
+    scenario.cookbook.unparsable = scenario.cookbook.unparsable.max(120);
+}
+
 /// In a third of the worlds not everything that fails goes to the dead letters at once, and in some
 /// of these a failure may stop a worker.
 fn draw_policies(config: &mut EngineConfig, seed: u64) {
@@ -242,7 +260,7 @@ fn draw_action(random: &mut Random, stops: u16) -> FailureAction {
 
 /// Returns whether some failure stops a worker.
 pub(crate) fn may_stop(config: &mut EngineConfig) -> bool {
-    policies_of(config).iter().any(|policy| policy.then == FailureAction::Stop)
+    policies_of(config).any(|policy| policy.then == FailureAction::Stop)
         || config.on_parse_error == ParsePolicy::Stop
 }
 
@@ -258,7 +276,7 @@ pub(crate) fn forbid_stops(config: &mut EngineConfig) {
     }
 }
 
-fn policies_of(config: &mut EngineConfig) -> [&mut FailurePolicy; 7] {
+fn policies_of(config: &mut EngineConfig) -> impl Iterator<Item = &mut FailurePolicy> {
     let policies = &mut config.on_failure;
     [
         &mut policies.exit_code,
@@ -269,6 +287,8 @@ fn policies_of(config: &mut EngineConfig) -> [&mut FailurePolicy; 7] {
         &mut policies.hook_error,
         &mut policies.arrange_error,
     ]
+    .into_iter()
+    .chain(&mut policies.parse_error)
 }
 
 fn draw_backoff(random: &mut Random) -> Backoff {

@@ -50,6 +50,8 @@ pub(crate) enum Seen {
 
     /// A message was taken into a window: it was decoded, or labelled.
     Taken { epoch: Epoch, offset: Offset },
+    /// A message was labelled whose value did not parse.
+    Unparsed { epoch: Epoch, offset: Offset },
     /// `decode` or `message_label` panicked.
     TakingFailed { epoch: Epoch, offset: Offset, hook: Hook },
     /// `arrange` was called.

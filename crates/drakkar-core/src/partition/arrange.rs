@@ -1,4 +1,5 @@
-//! `arrange`: called for a window, repeated when it fails, then message by message.
+//! `arrange`: called for a window, repeated when it fails, then message by message. Before that the
+//! values of the window are decoded, one that does not parse as often as the settings say.
 
 use super::effect::{ArrangeCall, Effect};
 use super::message::{Fate, MessagePhase, MessageState};
@@ -19,11 +20,16 @@ type Arranged = Result<Tasks, HookFailure>;
 const SETTING: &str = "executor.on_failure.arrange_error";
 
 impl Partition {
-    /// Calls `arrange` for at most `count` messages of a window, from number `first` on.
+    /// Calls `arrange` for at most `count` messages of a window, from number `first` on, once all of
+    /// them may be decoded.
     pub(super) fn call_arrange(&mut self, id: WindowId, first: usize, count: usize) {
         let window = self.windows.get(&id).expect("the caller found it");
         let offsets = window.messages.iter().skip(first).take(count);
         let messages = offsets.filter_map(|offset| self.messages.get(offset));
+        let ready_at = messages.clone().map(|message| message.decode_at).max();
+        if let Some(at) = ready_at.filter(|&at| at > self.now) {
+            return self.set_timer(at, Timer::Arrange(id));
+        }
         let call = ArrangeCall {
             window: id,
             messages: messages.map(|m| (Arc::clone(&m.source), m.typed.clone())).collect(),
@@ -32,10 +38,22 @@ impl Partition {
         self.effects.push(Effect::Arrange(call));
     }
 
+    /// Calls `arrange` once more for what it was called for last.
     pub(super) fn arrange_again(&mut self, id: WindowId) {
-        if self.windows.contains_key(&id) {
-            self.call_arrange(id, 0, usize::MAX);
+        match self.windows.get(&id).map(|window| window.phase) {
+            Some(WindowPhase::Arranging { .. }) => self.call_arrange(id, 0, usize::MAX),
+            Some(WindowPhase::Isolating { index }) => self.call_arrange(id, index, 1),
+            _ => {}
         }
+    }
+
+    /// Values did not parse, and `arrange` was not called: those that have attempts left are decoded
+    /// again first, the others have their outcome now.
+    pub(super) fn on_unparsed(&mut self, id: WindowId, decoded: Vec<(Offset, AnyMessage)>) {
+        for (offset, typed) in decoded {
+            self.keep_decoded(offset, typed);
+        }
+        self.arrange_again(id);
     }
 
     pub(super) fn on_arranged(
@@ -75,8 +93,8 @@ impl Partition {
         }
     }
 
-    /// Keeps the decoded form for later hooks, and reports a value that is missing or does not
-    /// parse, once.
+    /// Keeps the decoded form for later hooks, unless the value is to be decoded again, and reports
+    /// one that is missing or does not parse.
     fn keep_decoded(&mut self, offset: Offset, typed: AnyMessage) {
         let Some(message) = self.messages.get_mut(&offset).filter(|m| m.typed.is_none()) else {
             return;
@@ -85,15 +103,23 @@ impl Partition {
             self.observer.observe(&Event::Tombstone { partition: &self.id, offset });
         }
         if let Some(error) = typed.parse_error() {
+            message.parse_failures += 1;
+            let failures = message.parse_failures;
+            let again = self.config.on_failure.parse_error.filter(|it| failures < it.attempts_max);
+            let policy = self.config.parse_policy();
             self.observer.observe(&Event::ParseFailed {
                 partition: &self.id,
                 offset,
                 error,
-                policy: self.config.on_parse_error.as_str(),
+                policy: again.map_or(policy.as_str(), |_| "retry"),
             });
-            match self.config.on_parse_error {
+            if let Some(again) = again {
+                message.decode_at = self.now + again.backoff.after(failures, &mut self.jitter);
+                return;
+            }
+            match policy {
                 ParsePolicy::Pass | ParsePolicy::Stop => {}
-                ParsePolicy::DeadLetter => message.fate = Fate::from_parse_error(error),
+                ParsePolicy::DeadLetter => message.fate = Fate::from_parse_error(error, failures),
                 ParsePolicy::Skip => message.fate = Fate::Skipped,
             }
         }
@@ -102,7 +128,7 @@ impl Partition {
 
     /// Returns the first message of a window that stops the worker as it does not parse.
     fn find_unparsable(&self, id: WindowId) -> Option<Offset> {
-        if self.config.on_parse_error != ParsePolicy::Stop {
+        if self.config.parse_policy() != ParsePolicy::Stop {
             return None;
         }
         let is_unparsable = |offset: &&Offset| {
@@ -120,10 +146,15 @@ impl Partition {
         if !tasks.is_empty() {
             window.collected.push((window.messages[0], tasks));
         }
-        let typed = self.messages.get(&offset).and_then(|message| message.typed.as_ref());
+        let message = self.messages.get(&offset).expect("a window's message is kept");
+        let typed = message.typed.as_ref();
         let error = typed.and_then(|typed| typed.parse_error()).expect("the caller found it");
-        let fate = Fate::from_parse_error(error);
-        self.stop_arranging(id, index, "kafka.on_parse_error", &fate);
+        let fate = Fate::from_parse_error(error, message.parse_failures);
+        let setting = match self.config.on_failure.parse_error {
+            Some(_) => "executor.on_failure.parse_error",
+            None => "kafka.on_parse_error",
+        };
+        self.stop_arranging(id, index, setting, &fate);
     }
 
     /// A task must name open messages of this partition, and there must not be too many. They are

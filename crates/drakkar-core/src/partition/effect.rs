@@ -21,6 +21,9 @@ pub(crate) enum Input {
         messages: Vec<(Offset, AnyMessage)>,
         result: Result<Vec<(Arc<Task>, Priority)>, HookFailure>,
     },
+    /// An [`Effect::Arrange`] decoded values that do not parse, and did not call `arrange`, as they
+    /// may be decoded again.
+    Unparsed { window: WindowId, messages: Vec<(Offset, AnyMessage)> },
     /// A run got a slot.
     TaskStarted { task: RunId, slot: usize, queue_wait: Duration },
     /// A run ended.

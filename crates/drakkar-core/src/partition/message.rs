@@ -16,7 +16,12 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct MessageState {
     pub(super) source: Arc<SourceMessage>,
+    /// Empty until its value has parsed, or is not decoded again.
     pub(super) typed: Option<AnyMessage>,
+    /// How often its value did not parse.
+    pub(super) parse_failures: u32,
+    /// When its value may be decoded.
+    pub(super) decode_at: Instant,
     token: Option<Token>,
     pub(super) window: WindowId,
     formed_at: Instant,
@@ -61,7 +66,7 @@ pub(super) enum MessagePhase {
 pub(super) enum Fate {
     /// It completes.
     Normal,
-    /// It is dropped, as `kafka.on_parse_error` or `executor.on_failure.arrange_error` asks.
+    /// It is dropped, as `kafka.on_parse_error` or `executor.on_failure` asks.
     Skipped,
     /// It goes to the dead letters.
     DeadLetter(Arc<Cause>),
@@ -100,8 +105,9 @@ impl Fate {
         Self::because(failure.hook, kind, failure.error.clone(), calls)
     }
 
-    pub(super) fn from_parse_error(error: &DecodeError) -> Self {
-        Self::because(Hook::Decode, "parse_error", error.reason().to_owned(), 1)
+    /// The same for a value that was decoded `attempts` times.
+    pub(super) fn from_parse_error(error: &DecodeError, attempts: u32) -> Self {
+        Self::because(Hook::Decode, "parse_error", error.reason().to_owned(), attempts)
     }
 
     pub(super) fn from_routing(hook: Hook, error: String) -> Self {
@@ -140,6 +146,8 @@ impl MessageState {
         Self {
             source: Arc::new(source),
             typed: None,
+            parse_failures: 0,
+            decode_at: formed_at,
             token: Some(token),
             window,
             formed_at,

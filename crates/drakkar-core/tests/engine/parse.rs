@@ -1,12 +1,14 @@
 //! Messages that do not parse, and tombstones.
 
-use crate::world::{Setup, World, partition, record};
+use crate::world::{MILLISECOND, SECOND, Setup, World, partition, record};
 use drakkar_api::{
-    Context, Handler, Headers, HookResult, Message, MessageGroup, Offset, Outputs, Task,
-    TaskOutput, Window,
+    Context, DecodeError, Handler, Headers, HookResult, Message, MessageGroup, Offset, Outputs,
+    RawInput, SourceMessage, Task, TaskOutput, Window,
 };
-use drakkar_core::{EngineErrorKind, ParsePolicy};
+use drakkar_core::{Backoff, EngineErrorKind, FailureAction, FailurePolicy, ParsePolicy};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Wants numbers; remembers what it was given.
 #[derive(Default)]
@@ -188,4 +190,184 @@ async fn a_window_in_which_nothing_parses_is_not_arranged() {
         assert_eq!(world.seen.count("ParseFailed"), 2);
         world.finish().await;
     }
+}
+
+type Tries = Arc<Mutex<Vec<(i64, Instant)>>>;
+
+/// Looks a schema up for each value: that of `late` is there at the second attempt, that of `never`
+/// is never, and that of `poison` panics. Remembers what it decoded, and when.
+#[derive(Default)]
+struct Lookup {
+    tries: Tries,
+}
+
+impl Handler for Lookup {
+    type Input = RawInput;
+
+    async fn arrange(&self, window: &Window<RawInput>, _cx: &Context) -> HookResult<Vec<Task>> {
+        let task = |m: &Message<RawInput>| {
+            Task::for_message(m).stdin(m.payload().map(|raw| raw.0.clone()).unwrap_or_default())
+        };
+        Ok(window.messages().map(task).collect())
+    }
+
+    async fn on_task_complete(&self, done: &TaskOutput, _cx: &Context) -> HookResult<Outputs> {
+        Ok(Outputs::new().with(record(done.stdout())))
+    }
+
+    fn decode(&self, message: &SourceMessage) -> Result<RawInput, DecodeError> {
+        let offset = message.offset.get();
+        let mut tries = self.tries.lock().expect("no panic");
+        let is_first = tries.iter().all(|&(at, _)| at != offset);
+        tries.push((offset, Instant::now()));
+        drop(tries);
+        let value = message.value.clone().unwrap_or_default();
+        match &value[..] {
+            b"late" if is_first => Err(DecodeError::new("no schema yet")),
+            b"never" => Err(DecodeError::new("no schema")),
+            b"poison" => panic!("boom"),
+            _ => Ok(RawInput(value)),
+        }
+    }
+}
+
+/// Decodes what does not parse `attempts_max` times in all, first after `initial`.
+fn again(attempts_max: u32, initial: Duration, then: FailureAction) -> Option<FailurePolicy> {
+    let backoff = Backoff { initial, max: initial * 10 };
+    Some(FailurePolicy { attempts_max, backoff, then })
+}
+
+fn look_up(policy: Option<FailurePolicy>) -> (Setup<Lookup>, Tries) {
+    let handler = Lookup::default();
+    let tries = Arc::clone(&handler.tries);
+    (Setup::of(handler).config(|config| config.on_failure.parse_error = policy), tries)
+}
+
+/// Returns when the message at `offset` was decoded.
+fn times(tries: &Tries, offset: i64) -> Vec<Instant> {
+    let tries = tries.lock().expect("no panic");
+    tries.iter().filter(|&&(at, _)| at == offset).map(|&(_, when)| when).collect()
+}
+
+/// Returns what followed each parse error.
+fn answers(world: &World) -> Vec<String> {
+    let failed = world.seen.named("ParseFailed").into_iter().map(|event| {
+        let (_, policy) = event.text.split_once("policy: ").expect("the field is there");
+        policy.trim_matches(['"', ' ', '}']).to_owned()
+    });
+    failed.collect()
+}
+
+// Promise: FT-1
+#[tokio::test(start_paused = true)]
+async fn what_does_not_parse_is_decoded_as_often_as_is_said_with_waits() {
+    for (then, answer) in [
+        (FailureAction::DeadLetter, "dead_letter"),
+        (FailureAction::Skip, "skip"),
+        (FailureAction::Stop, "stop"),
+    ] {
+        let (setup, tries) = look_up(again(4, MILLISECOND * 100, then));
+        let mut world = setup.start(&["1", "never", "2"]).await;
+        let is_stop = then == FailureAction::Stop;
+        if is_stop {
+            let error = world.ended().await.expect_err("the worker stops");
+            let said = "stopped at offset 1, as executor.on_failure.parse_error says: no schema";
+            let EngineErrorKind::Stopped(reason) = error.kind() else { panic!("{error}") };
+            assert!(reason.contains(said), "{reason}");
+            assert_eq!((world.sent(), world.committed(0)), (vec!["1".into()], Some(1)));
+            world.check_account();
+        } else {
+            world.until_done().await;
+            assert_eq!(world.sent(), ["1", "2"]);
+        }
+        let letters: &[_] = match then {
+            FailureAction::DeadLetter => &["message@1 parse_error decode x4: no schema"],
+            FailureAction::Skip | FailureAction::Stop => &[],
+        };
+        assert_eq!(world.letters(), letters);
+        assert_eq!(answers(&world), ["retry", "retry", "retry", answer]);
+        let tried = times(&tries, 1);
+        assert_eq!((times(&tries, 0).len(), tried.len(), times(&tries, 2).len()), (1, 4, 1));
+        for (waited, full) in tried.windows(2).zip([100, 200, 400]) {
+            let (waited, full) = (waited[1] - waited[0], MILLISECOND * full);
+            // Timers have a grain of a millisecond.
+            assert!(waited >= full / 2 && waited <= full + MILLISECOND, "{waited:?} of {full:?}");
+        }
+        if !is_stop {
+            world.finish().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_parses_at_the_second_attempt_is_as_any_other() {
+    let (setup, tries) = look_up(again(3, SECOND, FailureAction::DeadLetter));
+    let world = setup.start(&["1", "late", "2"]).await;
+    world.until_done().await;
+    assert_eq!(world.sent(), ["1", "late", "2"]);
+    assert_eq!((world.letters().len(), times(&tries, 1).len()), (0, 2));
+    assert_eq!((answers(&world), world.seen.count("Arranged")), (vec!["retry".into()], 1));
+    assert!(world.ends().iter().all(|(_, end)| *end == "Completed"));
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_attempt_is_no_more_than_what_follows_it() {
+    let (setup, tries) = look_up(again(1, SECOND, FailureAction::Skip));
+    let world = setup.start(&["never"]).await;
+    world.until_done().await;
+    assert_eq!((times(&tries, 0).len(), answers(&world)), (1, vec!["skip".into()]));
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_decoded_again_holds_up_no_other_partition() {
+    let (setup, tries) = look_up(again(2, SECOND * 100, FailureAction::DeadLetter));
+    let world = setup.tasks(1, |_, _| drakkar_testkit::FakeRun::exit(0)).start(&["late"]).await;
+    world.until("it waits", |_| !times(&tries, 0).is_empty()).await;
+    world.source.assign(&[partition(1)]);
+    world.produce(1, &["1", "2"]);
+    world.until_committed(1, 2).await;
+    assert_eq!((times(&tries, 0).len(), world.committed(0)), (2, None), "both have an offset 0");
+    world.until_done().await;
+    world.finish().await;
+}
+
+// The hook that fails beside it has its own attempts and waits; these must not shorten those.
+#[tokio::test(start_paused = true)]
+async fn waits_are_kept_message_by_message_too() {
+    let (setup, tries) = look_up(again(3, SECOND * 10, FailureAction::DeadLetter));
+    let setup = setup.config(|config| config.on_failure.arrange_error.attempts_max = 2);
+    let world = setup.start(&["never", "poison", "never", "late"]).await;
+    world.until_done().await;
+    assert_eq!(
+        world.letters(),
+        [
+            "message@0 parse_error decode x3: no schema",
+            "message@1 hook_panic decode x3: boom",
+            "message@2 parse_error decode x3: no schema"
+        ]
+    );
+    assert_eq!(world.sent(), ["late"]);
+    for (offset, count) in [(0, 3), (2, 3), (3, 2)] {
+        let tried = times(&tries, offset);
+        assert_eq!(tried.len(), count, "{offset}");
+        let waits = tried.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(waits.into_iter().all(|wait| wait >= SECOND * 5), "{offset}: {tried:?}");
+    }
+    world.finish().await;
+}
+
+// Promise: RB-1
+#[tokio::test(start_paused = true)]
+async fn what_waits_to_be_decoded_again_is_given_back() {
+    let (setup, tries) = look_up(again(2, SECOND * 100, FailureAction::DeadLetter));
+    let world = setup.start(&["1", "late"]).await;
+    world.until("it waits", |_| !times(&tries, 1).is_empty()).await;
+    assert!(world.source.revoke(&[partition(0)]).await);
+    assert_eq!((world.committed(0), world.left("GivenBack")), (None, 2));
+    world.source.assign(&[partition(0)]);
+    world.until_done().await;
+    assert_eq!(world.sent(), ["1", "late"]);
+    world.finish().await;
 }

@@ -232,7 +232,13 @@ pub(super) const FAMILIES: &[Family] = &[
         "Confirmed commits. Goes when the partition goes.",
     ),
     family(COMMIT_FAILURES, Counter, &[], Recorder, "Failed commits."),
-    family(PARSE_FAILURES, Counter, &[], Recorder, "Messages whose value could not be decoded."),
+    family(
+        PARSE_FAILURES,
+        Counter,
+        &[],
+        Recorder,
+        "Values that could not be decoded, once for each attempt.",
+    ),
     family(TOMBSTONES, Counter, &[], Recorder, "Messages without a value, which are no failure."),
     family(
         MESSAGES_FINISHED,

@@ -5,17 +5,14 @@ use super::assignment::{Doom, Origin, RunPhase, Task, TaskPhase};
 use crate::promise::Promise;
 use crate::seen::{Arranged, Number, Planned, Shape};
 use drakkar_api::{Epoch, Hook, Offset, WindowId};
-use drakkar_core::{FailureAction, ParsePolicy};
+use drakkar_core::FailureAction;
 
 impl Judge {
     pub(super) fn on_taken(&mut self, epoch: Epoch, offset: Offset) {
         self.check_not_over(epoch, "a message was taken into a window");
-        let (policy, now) = (self.config.on_parse_error, self.now);
+        let now = self.now;
         let Some(message) = self.message(epoch, offset) else { return };
         let shape = message.shape;
-        if shape == Shape::Unparsable && policy == ParsePolicy::DeadLetter {
-            message.doom.get_or_insert(Doom::Parse);
-        }
         if std::mem::replace(&mut message.taken, true) {
             return;
         }
@@ -29,7 +26,7 @@ impl Judge {
         self.check_ahead(epoch);
     }
 
-    pub(super) fn on_taking_failed(&mut self, epoch: Epoch, offset: Offset, hook: Hook) {
+    pub(super) fn on_taking_failed(&mut self, epoch: Epoch, hook: Hook) {
         self.count(match hook {
             Hook::Decode => "hooks that failed: decode",
             _ => "hooks that failed: message_label",
@@ -37,10 +34,6 @@ impl Judge {
         if let Some(assignment) = self.assignments.get_mut(&epoch) {
             assignment.arrange_failures += 1;
             assignment.window_was_tried = true;
-        }
-        // Nobody has seen what its value is.
-        if let Some(message) = self.message(epoch, offset) {
-            message.doom = message.doom.filter(|doom| *doom != Doom::Parse);
         }
     }
 
@@ -62,10 +55,12 @@ impl Judge {
             assignment.note_division(only, window);
             assignment.alone.insert(only);
         }
-        let mut again = false;
+        let attempts = self.config.on_failure.parse_error.map_or(1, |policy| policy.attempts_max);
+        let (mut again, mut parses_in_the_end) = (false, false);
         for &offset in offsets {
             let Some(message) = assignment.messages.get_mut(&offset) else { continue };
             again |= message.window == Some(window);
+            parses_in_the_end |= (1..attempts).contains(&message.parse_failures);
             // What an earlier call answered was refused, or it would not be called again.
             for task in std::mem::take(&mut message.tasks) {
                 assignment.tasks.remove(&task);
@@ -75,6 +70,9 @@ impl Judge {
         }
         let of_window = &assignment.windows[&window].messages;
         let alone = again && offsets.len() == 1 && of_window.len() > 1;
+        if parses_in_the_end {
+            self.count("values that parse in the end");
+        }
         if again {
             self.count("windows arranged again");
         }

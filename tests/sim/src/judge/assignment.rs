@@ -86,6 +86,10 @@ pub(super) struct Commits {
 pub(super) struct Message {
     pub(super) bytes: usize,
     pub(super) shape: Shape,
+    /// How often its value did not parse.
+    pub(super) parse_failures: u32,
+    /// When it last did not.
+    pub(super) unparsed_at: Option<Duration>,
     /// Whether it is known to be in a window.
     pub(super) taken: bool,
     /// When that became known.
@@ -354,6 +358,8 @@ impl Message {
         Self {
             bytes: delivered.bytes,
             shape: delivered.shape,
+            parse_failures: 0,
+            unparsed_at: None,
             taken: false,
             taken_at: None,
             window: None,

@@ -3,7 +3,7 @@
 use super::assignment::{Assignment, Commits, Doom, HookState, How, Message, Payload, TaskPhase};
 use super::{Judge, LOOK, SLACK};
 use crate::promise::Promise;
-use crate::seen::{Number, Shape};
+use crate::seen::Number;
 use drakkar_api::{CommitOffset, Epoch, Offset, Settlement};
 use drakkar_core::SendFailurePolicy;
 use std::collections::BTreeSet;
@@ -41,7 +41,7 @@ impl Judge {
     /// DL-1 and DL-2 say.
     pub(super) fn need(&self, assignment: &Assignment, message: &Message) -> Option<Need> {
         let skipped = self.is_skipped(assignment, message);
-        let lettered = message.shape == Shape::Unparsable && message.doom == Some(Doom::Parse);
+        let lettered = message.doom == Some(Doom::Parse);
         let arranged = message.arranged.is_some();
         if message.halted.is_some() {
             return Some(Need::NextStart);

@@ -7,7 +7,7 @@ use super::{Judge, LOOK, SLACK};
 use crate::journal::WorkerNumber;
 use crate::promise::Promise;
 use crate::scenario::forbid_stops;
-use crate::seen::{Number, Shape};
+use crate::seen::Number;
 use drakkar_api::{Epoch, Hook, Offset, TaskOutcome, WindowId};
 use drakkar_core::{FailureAction, FailurePolicy, ParsePolicy, StallResponse};
 use std::time::Duration;
@@ -145,8 +145,45 @@ impl Judge {
     /// Returns whether a message was skipped, because it does not parse or could not be arranged.
     pub(super) fn is_skipped(&self, assignment: &Assignment, message: &Message) -> bool {
         let unparsed =
-            message.shape == Shape::Unparsable && self.config.on_parse_error == ParsePolicy::Skip;
+            self.does_not_parse(message) && self.config.parse_policy() == ParsePolicy::Skip;
         unparsed || self.is_forgone(assignment, message)
+    }
+
+    /// The value of a message did not parse, as often as it was tried until now.
+    pub(super) fn on_unparsed(&mut self, epoch: Epoch, offset: Offset) {
+        let (now, policy) = (self.now, self.config.on_failure.parse_error);
+        let Some(message) = self.message(epoch, offset) else { return };
+        message.parse_failures += 1;
+        let failures = message.parse_failures;
+        let before = message.unparsed_at.replace(now);
+        if failures == policy.map_or(1, |policy| policy.attempts_max)
+            && self.config.parse_policy() == ParsePolicy::DeadLetter
+            && let Some(message) = self.message(epoch, offset)
+        {
+            message.doom.get_or_insert(Doom::Parse);
+        }
+        let Some(before) = before else { return };
+        self.count("values decoded again");
+        let is_kept = policy.is_some_and(|policy| {
+            let doublings = 1 << (failures - 2).min(16);
+            let least =
+                policy.backoff.initial.saturating_mul(doublings).min(policy.backoff.max) / 2;
+            failures <= policy.attempts_max && now >= before + least
+        });
+        if !is_kept {
+            let what = format!(
+                "{offset} of epoch {epoch} was decoded {failures} times, at last {:?} after the time \
+                 before, which nobody wanted",
+                now - before
+            );
+            self.blame(Promise::Ft1, what);
+        }
+    }
+
+    /// Returns whether the value of a message did not parse as often as it was to be tried.
+    fn does_not_parse(&self, message: &Message) -> bool {
+        let policy = self.config.on_failure.parse_error;
+        message.parse_failures >= policy.map_or(1, |policy| policy.attempts_max)
     }
 
     /// Returns whether a message was skipped because it could not be arranged.
@@ -187,7 +224,7 @@ impl Judge {
         let Some(assignment) = self.assignments.get(&epoch) else { return };
         let Some(message) = assignment.messages.get(&offset) else { return };
         let does_not_parse =
-            message.shape == Shape::Unparsable && self.config.on_parse_error == ParsePolicy::Stop;
+            self.does_not_parse(message) && self.config.parse_policy() == ParsePolicy::Stop;
         let stops = self.config.on_failure.arrange_error.then == FailureAction::Stop;
         let situation = if message.halted.is_some() || !message.taken {
             return;
