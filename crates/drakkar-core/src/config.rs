@@ -137,8 +137,9 @@ pub const KAFKA_FIELDS: &[Field] = &[
         kind: Kind::Word(&["warn", "kill_task", "fail_ready"]),
         default: Some("fail_ready"),
         about: "What else follows when a partition is stalled: `warn` nothing, `kill_task` the \
-                tasks that it waits for are killed, count as timed out, and are judged as such (if \
-                it waits for something else, as `fail_ready`), `fail_ready` the worker is not ready \
+                tasks that it waits for are killed once their offset has not moved for \
+                `stall_after_seconds`, count as timed out, and are judged as such (if it waits for \
+                something else, as `fail_ready`), `fail_ready` the worker is not ready \
                 at `/readyz` until the partition goes on.",
     },
     Field {

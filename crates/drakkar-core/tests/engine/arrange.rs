@@ -1,7 +1,7 @@
 //! `arrange` and what belongs to it: repeated as a whole, then message by message, so that one
 //! poisonous message harms nobody else.
 
-use crate::world::{MILLISECOND, SECOND, Setup, broken, input, record};
+use crate::world::{MILLISECOND, SECOND, Setup, broken, echo, input, record};
 use drakkar_api::{
     Context, DecodeError, ErrorAction, Handler, Hook, HookResult, Message, Offset, Outputs,
     Priority, RawInput, SourceMessage, Task, TaskOutput, Window,
@@ -21,10 +21,6 @@ fn tasks(window: &Window<RawInput>) -> Vec<Task> {
 
 fn is_poison(message: &Message<RawInput>) -> bool {
     message.value().is_some_and(|value| value == "poison")
-}
-
-fn echo() -> TestHandler {
-    TestHandler::new().with_task_complete(|done, _| Ok(Outputs::new().with(record(done.stdout()))))
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! What the settings say of failures, where the handler leaves it to them.
 
-use crate::world::{SECOND, Setup, World, broken, input, record};
+use crate::world::{SECOND, Setup, World, broken, echo, input, record};
 use drakkar_api::{Hook, Message, Offset, Outputs, Precomputed, RawInput, Task, TaskOutcome};
 use drakkar_core::{EngineErrorKind, FailureAction, FailurePolicy};
 use drakkar_testkit::{FakeRun, TestHandler};
@@ -11,10 +11,6 @@ use tokio::time::Instant;
 
 fn policy(attempts_max: u32, then: FailureAction) -> FailurePolicy {
     FailurePolicy { attempts_max, then, ..FailurePolicy::default() }
-}
-
-fn echo() -> TestHandler {
-    TestHandler::new().with_task_complete(|done, _| Ok(Outputs::new().with(record(done.stdout()))))
 }
 
 /// Answers how often a hook was called before.

@@ -1,6 +1,6 @@
 //! What failure does by default: every row of the table, and every hook that errs or panics.
 
-use crate::world::{SECOND, Setup, broken, input, partition, record};
+use crate::world::{SECOND, Setup, broken, echo, input, partition, record};
 use drakkar_api::{Context, Handler, PartitionId};
 use drakkar_api::{
     ErrorAction, Hook, HookResult, Offset, Outputs, Precomputed, RawInput, Task, Window,
@@ -8,10 +8,6 @@ use drakkar_api::{
 use drakkar_testkit::{Answer, FakeRun, Reaction, TestHandler};
 
 /// Puts out what the task answered.
-fn echo() -> TestHandler {
-    TestHandler::new().with_task_complete(|done, _| Ok(Outputs::new().with(record(done.stdout()))))
-}
-
 /// Returns the class of the error of a broken hook.
 fn class(panics: bool) -> &'static str {
     if panics { "hook_panic" } else { "hook_error" }

@@ -1,7 +1,7 @@
 //! Partitions that come and go: drained, killed at the deadline, fenced, and given out again.
 
 use crate::world::{
-    BlockedClock, MILLISECOND, SECOND, Setup, World, broken, input, partition, record,
+    BlockedClock, MILLISECOND, SECOND, Setup, World, broken, echo, input, partition, record,
 };
 use drakkar_api::{
     BatchLimits, Context, ErrorAction, Handler, Hook, HookResult, Message, Offset, Outputs,
@@ -19,10 +19,6 @@ use tokio::time::Instant;
 fn seconds(task: &Task, _attempt: u32) -> FakeRun {
     let text = input(task);
     FakeRun::success(text.clone()).lasting(SECOND * text.parse().expect("a number"))
-}
-
-fn echo() -> TestHandler {
-    TestHandler::new().with_task_complete(|done, _| Ok(Outputs::new().with(record(done.stdout()))))
 }
 
 /// A world of that many slots which knows already that there is no window hook, and is done with

@@ -1,6 +1,6 @@
 //! The beginning and the end: what fails leaves nothing behind, and nothing outlives the engine.
 
-use crate::world::{SECOND, Setup, World, broken, input, partition, record};
+use crate::world::{SECOND, Setup, World, broken, echo, input, partition};
 use drakkar_api::{
     BatchLimits, Clients, CommitRequest, Context, Credit, Epoch, Event, Flow, Handler, Hook,
     HookResult, NullObserver, Observer, Offset, Outputs, PartitionId, RawInput, Settlement,
@@ -16,10 +16,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::Instant;
-
-fn echo() -> TestHandler {
-    TestHandler::new().with_task_complete(|done, _| Ok(Outputs::new().with(record(done.stdout()))))
-}
 
 /// Tasks that take as many seconds as their input says.
 fn seconds(task: &Task, _attempt: u32) -> FakeRun {
