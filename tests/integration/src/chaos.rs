@@ -18,6 +18,7 @@ mod copies;
 mod crew;
 mod fault;
 mod judge;
+mod losses;
 mod plan;
 mod proxy;
 mod random;

@@ -42,9 +42,9 @@ impl Kind {
         matches!(self, Self::BrokerRestart | Self::BrokerKill)
     }
 
-    /// Whether it can take work from a worker that is not committed yet. An end that was asked for, a
-    /// pause within the session and connections that can be made anew at once must not.
-    pub(crate) fn can_cause_repeats(self) -> bool {
+    /// Whether it can take work by itself from a worker that is not committed yet. An end that was asked
+    /// for, a pause within the session and connections that can be made anew at once must not.
+    fn can_cause_repeats(self) -> bool {
         !matches!(self, Self::Terminate | Self::Pause | Self::Reset)
     }
 }
@@ -73,4 +73,18 @@ pub(crate) struct Fault {
     pub(crate) worker: Option<String>,
     pub(crate) from: i64,
     pub(crate) until: i64,
+    /// When the worker lost its assignment in a reset of its connections, by its own log.
+    pub(crate) lost_at: Option<i64>,
+}
+
+impl Fault {
+    /// Whether it can take work from a worker that is not committed yet.
+    pub(crate) fn can_cause_repeats(&self) -> bool {
+        self.kind.can_cause_repeats() || self.lost_at.is_some()
+    }
+
+    /// When work of before was still being done or taken away.
+    pub(crate) fn end(&self) -> i64 {
+        self.lost_at.unwrap_or(self.until)
+    }
 }

@@ -7,6 +7,7 @@
 //!   after the kill, and which somebody else repeated after it;
 //! - a long stop or a cut explains a copy of its process, on either side of the repeat: what it had
 //!   done and not committed is repeated by others, and what it still finishes repeats what others did;
+//! - so does an assignment that a process lost when its connections were reset, by its own log;
 //! - a loss of the broker explains a copy of any process.
 //!
 //! An end that was asked for, a stop shorter than the session and a mere reset of connections explain
@@ -234,7 +235,7 @@ impl Verdict {
 fn explains(fault: &Fault, pair: &[&Arrival], committed: Option<i64>) -> bool {
     let [first, second] = pair else { return false };
     let was_committed = committed.is_some_and(|at| at <= fault.from);
-    if !fault.kind.can_cause_repeats() || was_committed || second.at < fault.from {
+    if !fault.can_cause_repeats() || was_committed || second.at < fault.from {
         return false;
     }
     if is_written_twice(first, second) {
@@ -242,12 +243,12 @@ fn explains(fault: &Fault, pair: &[&Arrival], committed: Option<i64>) -> bool {
     }
     let wrote = |copy: &Arrival| fault.worker.as_deref() == Some(copy.writer.as_str());
     let grace = if fault.kind == Kind::Kill { AFTER_KILL_MS } else { AFTER_FAULT_MS };
-    let in_time = first.at <= fault.until + grace;
+    let in_time = first.at <= fault.end() + grace;
     match fault.kind {
         Kind::Kill => wrote(first) && in_time,
         kind if kind.is_of_broker() => in_time,
         _ => {
-            let late = wrote(second) && second.at <= fault.until + grace;
+            let late = wrote(second) && second.at <= fault.end() + grace;
             in_time && (wrote(first) || late)
         }
     }

@@ -14,6 +14,7 @@ use super::copies;
 use super::crew::{self, Crew, End, Orders};
 use super::fault::{Fault, Kind};
 use super::judge::{Record, judge};
+use super::losses;
 use super::plan::{self, FANOUT};
 use super::proxy::{Proxy, Way};
 use super::schedule::{Planned, counts, schedule};
@@ -55,6 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     let orders = Orders::new(&pipeline, proxy.address(), arguments)?;
     let mut record = disturb(arguments, &pipeline, &proxy, &orders)?;
     record.failed_children = orders.marks()?;
+    losses::note(&mut record.faults, pipeline.logs.path())?;
     read_back(&mut pipeline, &mut record)?;
     let verdict = judge(&record);
     writeln!(out, "{verdict}")?;
@@ -301,7 +303,7 @@ impl Scene<'_, '_> {
     }
 
     fn note(&mut self, kind: Kind, worker: Option<String>, from: i64) -> Result<()> {
-        self.faults.push(Fault { kind, worker, from, until: now()? });
+        self.faults.push(Fault { kind, worker, from, until: now()?, lost_at: None });
         Ok(())
     }
 

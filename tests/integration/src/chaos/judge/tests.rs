@@ -20,7 +20,7 @@ fn arrival(n: u64, j: u64, writer: &str, at: i64) -> Arrival {
 }
 
 fn fault(kind: Kind, worker: Option<&str>, from: i64, until: i64) -> Fault {
-    Fault { kind, worker: worker.map(str::to_owned), from, until }
+    Fault { kind, worker: worker.map(str::to_owned), from, until, lost_at: None }
 }
 
 /// A run without repeats, in which a worker was asked to end before anything was written.
@@ -199,6 +199,21 @@ fn an_orderly_end_a_short_stop_and_a_reset_explain_nothing() {
         let change = repeat("w3-1", 9_000, fault(kind, Some("w1-1"), at - 100, at + 5_000));
         check(change, Some("repeats without explanation"));
     }
+}
+
+#[test]
+fn a_reset_in_which_the_assignment_was_lost_explains_what_its_worker_had_done() {
+    let at = written_at(50);
+    let loss = |worker, from| Fault {
+        lost_at: Some(from + 100),
+        ..fault(Kind::Reset, Some(worker), from, from)
+    };
+    check(repeat("w1-1", 2_000, loss("w1-1", at + 100)), None);
+    check(repeat("w3-1", 2_000, loss("w1-1", at + 100)), None);
+    let others = repeat("w3-1", 2_000, loss("w2-1", at + 100));
+    check(others, Some("repeats without explanation"));
+    let committed = repeat("w1-1", 2_000, loss("w1-1", at + COMMIT_AFTER));
+    check(committed, Some("repeats without explanation"));
 }
 
 #[test]
